@@ -1,0 +1,253 @@
+"""The demo: hundreds of signed scans, a kill -9 in the middle, and a check of every row afterwards.
+
+    python -m apps.recon.demo [--jobs N] [--seed N] [--keep-dir DIR] [--plain]
+
+This process is the scanner and the judge. The engine, the workflow and the API run in a child process, which is what
+gets killed and started again on the same files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from apps.recon.demo_child import Child
+from apps.recon.demo_scans import DATA, DemoFailed, Item, Scanner, real_items, workload
+from apps.recon.demo_verify import Report, verify
+from apps.recon.serve import ENGINE_FILE, STORE_DIRECTORY
+
+_POLL_S = 0.05
+# Far longer than anything takes; a machine that is merely slow still makes progress.
+_STALLED_S = 30
+_OURS = (ENGINE_FILE, f"{ENGINE_FILE}-wal", f"{ENGINE_FILE}-shm", f"{ENGINE_FILE}.lock", STORE_DIRECTORY)
+_OURS += (f"{STORE_DIRECTORY}.lock", "serve.log")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What happened while the jobs ran."""
+
+    killed_at_count: int
+    """Jobs that were final when the process was killed."""
+    unfinished_count: int
+    """Jobs that were accepted but not final at that moment."""
+    restarted_at_s: float
+    """Unix seconds at which the second process was started."""
+    elapsed_s: float
+
+
+class Screen:
+    """What a person sees. Plain: lines only, for logs and pipes."""
+
+    def __init__(self, *, plain: bool) -> None:
+        self.console = Console(highlight=False, no_color=plain, force_terminal=False if plain else None)
+        self._plain = plain or not self.console.is_terminal
+        self._shown = -1
+
+    def say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True)
+
+    @contextmanager
+    def progress(self, total: int) -> Iterator[Any]:
+        """Yields `show(done, what)`."""
+        if self._plain:
+            yield lambda done, what: self._line(done, total, what)
+            return
+        columns = (
+            TextColumn("{task.description:<22}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("jobs"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self.console) as bar:
+            task = bar.add_task("processing", total=total)
+            yield lambda done, what: bar.update(task, completed=done, description=what)
+
+    def _line(self, done: int, total: int, what: str) -> None:
+        tenth = done * 10 // total
+        if tenth != self._shown:
+            self._shown = tenth
+            self.say(f"{done:>5} of {total} jobs: {what}")
+
+
+async def run_jobs(items: list[Item], directory: Path, screen: Screen) -> tuple[Outcome, Scanner]:
+    """Submit everything, kill the child half-way, start it again, wait until all jobs are final, stop it cleanly.
+
+    Raises:
+        DemoFailed: a process did not start or stop as it should, or jobs stopped making progress.
+    """
+    began_s = time.monotonic()
+    scanner = Scanner(items)
+    child = await Child.start(directory)
+    submitting = asyncio.create_task(scanner.run())
+    try:
+        with screen.progress(len(items)) as show:
+            scanner.up(child.url)
+            done = await _watch(child, scanner, submitting, until=len(items) // 2, show=lambda n: show(n, "processing"))
+            unfinished = len(scanner.accepted) - done
+            scanner.down()
+            await child.kill()
+            screen.say(f"[bold red]kill -9[/] of process {child.pid}: {done} jobs done, {unfinished} in the middle")
+            restarted_at_s = time.time()
+            child = await Child.start(directory)
+            screen.say(f"started again as process {child.pid}, on the same files")
+            scanner.up(child.url)
+            await _watch(child, scanner, submitting, until=len(items), done=done, show=lambda n: show(n, "after the kill"))
+        await submitting
+        await child.stop()
+    finally:
+        submitting.cancel()
+        child.discard()
+    return Outcome(done, unfinished, restarted_at_s, time.monotonic() - began_s), scanner
+
+
+async def _watch(
+    child: Child, scanner: Scanner, submitting: asyncio.Task[None], *, until: int, done: int = 0, show: Any
+) -> int:
+    """Follow the number of final jobs until it reaches `until`. Returns it."""
+    moved_s = time.monotonic()
+    async with httpx.AsyncClient(base_url=child.url, timeout=30) as http:
+        while done < until:
+            if submitting.done():
+                submitting.result()  # raises what stopped it, if it did not simply finish
+            now_done = await _count_final(http)
+            if now_done > done:
+                scanner.finished(now_done - done)
+                done, moved_s = now_done, time.monotonic()
+                show(done)
+            elif time.monotonic() - moved_s > _STALLED_S:
+                raise DemoFailed(f"no job finished for {_STALLED_S} s; the log is {child.log}")
+            await asyncio.sleep(_POLL_S)
+    return done
+
+
+async def _count_final(http: httpx.AsyncClient) -> int:
+    total = 0
+    for state in ("completed", "failed"):
+        answer = await http.get("/v1/jobs", params={"state": state, "limit": 1})
+        total += answer.raise_for_status().json()["total"]
+    return total
+
+
+def show_result(screen: Screen, items: list[Item], outcome: Outcome, scanner: Scanner, report: Report) -> None:
+    """The table, and the problems if there are any."""
+    table = Table(show_header=False, title="what is on disk", title_justify="left", title_style="bold")
+    table.add_column()
+    table.add_column(justify="right")
+    recovery = report.first_completed_at_s
+    rows: list[tuple[str, str]] = [
+        ("jobs completed", f"{report.completed_count}"),
+        ("jobs failed, as they should (nothing usable in the file)", f"{report.failed_count}"),
+        ("hosts", f"{report.host_count}"),
+        ("ports", f"{report.port_count}"),
+        ("edges host to port", f"{report.edge_count}"),
+        ("killed at", f"{outcome.killed_at_count} of {len(items)} jobs"),
+        ("jobs in the middle at that moment", f"{outcome.unfinished_count}"),
+        ("submissions sent again, not one of them counted twice", f"{scanner.resent_count}"),
+        ("steps recorded", f"{report.recorded_step_count}"),
+        ("recorded steps re-executed", f"{report.repeated_recorded_count}"),
+        ("steps cut off before they were recorded, and repeated", f"{report.repeated_unrecorded_count}"),
+        ("recovery: process start to first job done", "-" if recovery is None else f"{recovery - outcome.restarted_at_s:.2f} s"),
+        ("all jobs, both processes", f"{outcome.elapsed_s:.1f} s"),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    screen.console.print(table)
+    for problem in report.problems[:10]:
+        screen.say(f"[bold red]wrong:[/] {problem}")
+
+
+def prepare(directory: Path) -> None:
+    """Make `directory` empty of an earlier demo.
+
+    Raises:
+        DemoFailed: something else is in it; nothing was deleted.
+    """
+    if directory.exists():
+        strange = [path.name for path in directory.iterdir() if path.name not in _OURS] if directory.is_dir() else ["a file"]
+        if strange:
+            raise DemoFailed(f"{directory} holds something else than an earlier demo: {', '.join(sorted(strange)[:3])}")
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True)
+
+
+def _say_next(screen: Screen, directory: Path) -> None:
+    python = os.path.relpath(sys.executable) if sys.prefix.startswith(str(Path.cwd())) else sys.executable
+    screen.say(f"\nfiles: {directory / ENGINE_FILE} (the engine's journal, SQLite)")
+    screen.say(f"       {directory / STORE_DIRECTORY}/ (hosts, ports, jobs: SurrealDB)")
+    screen.say("next:  go on with these files, and send a scan of your own (in another terminal):")
+    screen.say(f"         {python} -m apps.recon.serve --dir {directory}")
+    example = os.path.relpath(DATA / "nmap" / "libnmap_fullscan.xml")
+    screen.say(f"         {python} -m apps.recon.sign {example} | \\\n           curl -X POST http://127.0.0.1:3000/v1/mesh/ingest -d @-")
+    screen.say("         curl 'http://127.0.0.1:3000/v1/jobs?limit=3'")
+    screen.say("       the code: apps/recon/workflow.py")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m apps.recon.demo", description=__doc__.partition("\n")[0])
+    parser.add_argument("--jobs", type=int, default=400, help="how many scans to submit (400)")
+    parser.add_argument("--seed", type=int, default=7, help="decides the generated scans and the order (7)")
+    parser.add_argument("--keep-dir", type=Path, default=Path("demo-output"), help="where files go (demo-output)")
+    parser.add_argument("--plain", action="store_true", help="lines instead of a progress bar")
+    arguments = parser.parse_args()
+    if not 2 <= arguments.jobs <= 10_000:
+        parser.error("--jobs must be from 2 to 10000")
+    return arguments
+
+
+async def _demo(arguments: argparse.Namespace, screen: Screen) -> bool:
+    items = workload(arguments.jobs, arguments.seed)
+    real_count = min(len(real_items()), arguments.jobs)
+    screen.say(f"{real_count} real scans of naabu, masscan and nmap (apps/recon/data, origins in its README)")
+    if generated_count := arguments.jobs - real_count:
+        screen.say(f"{generated_count} generated ones in naabu's format, made up from seed {arguments.seed}, for volume")
+    screen.say("each signed with Ed25519, posted, parsed by a durable workflow, merged into one graph\n")
+    prepare(arguments.keep_dir)
+    outcome, scanner = await run_jobs(items, arguments.keep_dir, screen)
+    screen.say("stopped cleanly; now comparing the databases with the input\n")
+    report = await verify(arguments.keep_dir, scanner.accepted, restarted_at_s=outcome.restarted_at_s)
+    if len(scanner.accepted) != len(items):
+        report.problems.append(f"{len(items) - len(scanner.accepted)} scans were never accepted")
+    show_result(screen, items, outcome, scanner, report)
+    if report.problems:
+        screen.say(f"[bold red]FAILED[/]: {len(report.problems)} of the promises above do not hold; the files are kept")
+    else:
+        screen.say("[bold green]OK[/]: every accepted job ended once, nothing recorded ran again, every count agrees")
+    _say_next(screen, arguments.keep_dir)
+    return not report.problems
+
+
+def main() -> int:
+    """Entry point: 0 if every promise held, 1 if not, 130 after Ctrl-C."""
+    arguments = _arguments()
+    screen = Screen(plain=arguments.plain)
+    try:
+        return 0 if asyncio.run(_demo(arguments, screen)) else 1
+    except DemoFailed as error:
+        screen.say(f"[bold red]FAILED[/]: {error}")
+    except BaseExceptionGroup as group:
+        screen.say(f"[bold red]FAILED[/]: {group.exceptions[0]}")
+    except KeyboardInterrupt:
+        screen.say(f"stopped; the files are in {arguments.keep_dir}")
+        return 128 + signal.SIGINT
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""nmap's XML output.
+
+The file comes from outside, so it is read with defusedxml: a DOCTYPE and an `xml-stylesheet` line are in genuine files
+and are passed over without fetching what they refer to; an entity declaration refuses the whole file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.etree.ElementTree import ParseError
+
+from defusedxml import ElementTree
+from defusedxml.common import DefusedXmlException
+
+from apps.recon.model import Host, Scan
+from apps.recon.parsers.errors import ScanRejected
+from apps.recon.parsers.hosts import Gathered, add_port, read_port
+
+
+def parse_nmap(text: str) -> Scan:
+    """Parse an `nmap -oX` report: hosts that are up, and their open ports (`open|filtered` is not open).
+
+    Raises:
+        ScanRejected: not well-formed, not nmap's, or with entities or external references.
+    """
+    try:
+        # As bytes: a file that declares another encoding than the text now has would otherwise be refused.
+        root: Any = ElementTree.fromstring(
+            _without_declaration(text).encode(), forbid_dtd=False, forbid_entities=True, forbid_external=True
+        )
+    except DefusedXmlException as error:
+        raise ScanRejected("the XML declares entities, which no nmap report does") from error
+    except ParseError as error:
+        raise ScanRejected(f"the XML is broken: {error}") from error
+    if root.tag != "nmaprun":
+        raise ScanRejected(f"the XML is not an nmap report: its root is <{root.tag}>, not <nmaprun>")
+    gathered = Gathered()
+    for element in root.iter("host"):
+        _host(gathered, element)
+    return gathered.scan("nmap")
+
+
+def _without_declaration(text: str) -> str:
+    return text.partition("?>")[2].lstrip() if text.startswith("<?xml ") else text
+
+
+def _host(gathered: Gathered, element: Any) -> None:
+    status = element.find("status")
+    if status is not None and status.get("state") != "up":
+        return
+    addresses = {entry.get("addrtype"): entry.get("addr") for entry in element.iter("address")}
+    name = element.find("hostnames/hostname")
+    host = gathered.host(addresses.get("ipv4") or addresses.get("ipv6"), name.get("name") if name is not None else None)
+    if host is None:
+        gathered.skip()
+        return
+    for port in element.iterfind("ports/port"):
+        _port(gathered, host, port)
+
+
+def _port(gathered: Gathered, host: Host, element: Any) -> None:
+    state = element.find("state")
+    if state is None or state.get("state") != "open":
+        return
+    service = element.find("service")
+    known = service.attrib if service is not None else {}
+    port = read_port(
+        element.get("portid"), element.get("protocol"), known.get("name"), known.get("product"), known.get("version")
+    )
+    if port is None:
+        gathered.skip()
+    else:
+        add_port(host, port)

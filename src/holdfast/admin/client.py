@@ -1,0 +1,241 @@
+"""A typed client of the admin API: what the CLI uses, and what scripts can use as well.
+
+    with AdminClient() as admin:
+        for invocation in admin.list_invocations(statuses=["paused"]):
+            admin.resume(invocation.id)
+
+Errors are those that the engine raises in process (`InvocationNotFound`, …).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Literal, Self, TypeVar, cast
+from urllib.parse import quote
+
+import httpx
+
+from holdfast.admin.api import ADMIN_URL, ERROR_CODE_HEADER, LIST_LIMIT_DEFAULT
+from holdfast.errors import CallerError, EngineError, EngineStopped, HoldfastError, InvalidRequest, InvocationFailed
+from holdfast.runtime.introspect import InvocationInfo, JournalEntryInfo
+
+_Row = TypeVar("_Row", InvocationInfo, JournalEntryInfo)
+
+
+class AdminClient:
+    """Asks a running engine over HTTP. Synchronous; close it, or use it in a `with` block.
+
+    Every method raises `EngineStopped` when nothing answers at `url`, `InvalidRequest` when an argument is malformed.
+    """
+
+    def __init__(self, url: str = ADMIN_URL, *, timeout_s: float = 30.0) -> None:
+        """
+        Args:
+            url: Base address of the admin API.
+            timeout_s: How long one answer may take, seconds.
+        """
+        self.url = url.rstrip("/")
+        self._http = http_client(self.url, timeout_s=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def version(self) -> dict[str, Any]:
+        """Version of the engine and of its API, and where its ingress is."""
+        return self._get("/version")
+
+    def services(self) -> list[dict[str, Any]]:
+        """Every service with its handlers and settings, as Restate's `ServiceMetadata`."""
+        return self._get("/services")["services"]
+
+    def service(self, name: str) -> dict[str, Any]:
+        """One service. Raises `InvalidRequest` (404) when there is none of that name."""
+        return self._get(f"/services/{_part(name)}")
+
+    def list_invocations(
+        self,
+        *,
+        statuses: Sequence[str] = (),
+        service: str | None = None,
+        handler: str | None = None,
+        key: str | None = None,
+        limit: int = LIST_LIMIT_DEFAULT,
+        before: str | None = None,
+        oldest_first: bool = False,
+    ) -> list[InvocationInfo]:
+        """One page of invocations, newest first.
+
+        Args:
+            statuses: Only these; any when empty.
+            service: Only of this service.
+            handler: Only of handlers of this name.
+            key: Only of this object or workflow key.
+            limit: Rows at most, up to 1,000.
+            before: Go on behind this invocation, the last one of the previous page.
+            oldest_first: Turn the order round.
+        """
+        query: dict[str, Any] = {"status": list(statuses), "limit": limit, "oldest_first": str(oldest_first).lower()}
+        query |= {"service": service, "handler": handler, "key": key, "before": before}
+        page = self._get("/invocations", {name: value for name, value in query.items() if value is not None})
+        return [_row(InvocationInfo, row) for row in page["invocations"]]
+
+    def invocation(self, invocation_id: str) -> InvocationInfo:
+        """One invocation. Raises `InvocationNotFound`."""
+        return _row(InvocationInfo, self._get(_invocation(invocation_id)))
+
+    def journal(self, invocation_id: str) -> list[JournalEntryInfo]:
+        """Its journal, in stored order. Raises `InvocationNotFound`."""
+        entries = self._get(_invocation(invocation_id, "/journal"))["entries"]
+        return [_row(JournalEntryInfo, row) for row in entries]
+
+    def cancel(self, invocation_id: str) -> Literal["appended", "done"]:
+        """Ask it to stop: `appended` when its handler will be told, `done` when it had not started and is gone.
+
+        Raises `InvocationNotFound`, `InvocationConflict` (already completed).
+        """
+        return "appended" if self._patch(_invocation(invocation_id, "/cancel")) == 202 else "done"
+
+    def kill(self, invocation_id: str) -> None:
+        """End it and its children at once. Raises `InvocationNotFound`, `InvocationConflict` (already completed)."""
+        self._patch(_invocation(invocation_id, "/kill"))
+
+    def pause(self, invocation_id: str) -> Literal["accepted", "done"]:
+        """Let it wait for `resume`: `accepted` when its attempt must end first.
+
+        Raises `InvocationNotFound`, `InvocationConflict` (not running).
+        """
+        return "accepted" if self._patch(_invocation(invocation_id, "/pause")) == 202 else "done"
+
+    def resume(self, invocation_id: str, deployment: str = "keep") -> None:
+        """Go on with a paused one, or retry a failing one now.
+
+        Raises `InvocationNotFound`, `InvocationConflict` (completed), `InvocationTooEarly` (not started yet).
+        """
+        self._patch(_invocation(invocation_id, "/resume"), {"deployment": deployment})
+
+    def purge(self, invocation_id: str) -> None:
+        """Forget a completed one, with its result. Raises `InvocationNotFound`, `InvocationConflict` (not completed)."""
+        self._patch(_invocation(invocation_id, "/purge"))
+
+    def purge_journal(self, invocation_id: str) -> None:
+        """Forget the journal of a completed one, keep its result. Raises like `purge`."""
+        self._patch(_invocation(invocation_id, "/purge-journal"))
+
+    def state(self, service: str, key: str) -> dict[str, bytes]:
+        """Whole state of one key; empty when there is none. Raises `InvalidRequest` (404): no such service."""
+        values = self._get(f"/services/{_part(service)}/state/{_part(key)}")
+        return {name: _bytes(value) for name, value in values.items()}
+
+    def set_state(self, service: str, key: str, state: Mapping[str, bytes], *, version: str | None = None) -> None:
+        """Replace the whole state of one key. Queued behind its lock: returns when stored, not when applied.
+
+        Args:
+            version: `state_version` of the state that this is based on. When the key has changed since, this change
+                is dropped, silently, as Restate does. None: unconditional.
+        """
+        body = {"object_key": key, "new_state": {name: list(value) for name, value in state.items()}}
+        self._request(
+            "POST", f"/services/{_part(service)}/state", json=body | ({"version": version} if version else {})
+        )
+
+    def _get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        answer = self._request("GET", path, query)
+        try:
+            return cast(dict[str, Any], answer.json())
+        except ValueError:
+            raise _unexpected(answer) from None
+
+    def _patch(self, path: str, query: Mapping[str, Any] | None = None) -> int:
+        return self._request("PATCH", path, query).status_code
+
+    def _request(
+        self, method: str, path: str, query: Mapping[str, Any] | None = None, json: Any = None
+    ) -> httpx.Response:
+        try:
+            answer = self._http.request(method, f"{self.url}{path}", params=query, json=json)
+        except httpx.TransportError as error:
+            raise unreachable(self.url, error) from error
+        if answer.is_success:
+            return answer
+        raise _refusal(answer)
+
+
+def http_client(url: str, *, timeout_s: float | None) -> httpx.Client:
+    """A client for an engine's API. Proxies of the environment are for the internet, not for an engine next door."""
+    # Loading the certificate store takes longer than everything else here; plain HTTP needs none.
+    verify = True if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return httpx.Client(timeout=httpx.Timeout(timeout_s, connect=5.0), trust_env=False, verify=verify)
+
+
+def unreachable(url: str, error: httpx.TransportError) -> EngineError:
+    """What to raise when there was no answer."""
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return EngineStopped(f"no engine answers at {url}", hint="start one: holdfast serve module:app")
+    return EngineError(f"lost the engine at {url}: {error or type(error).__name__}", hint="is it still running?")
+
+
+def _refusal(answer: httpx.Response) -> HoldfastError:
+    error_type = _error_types().get(answer.headers.get(ERROR_CODE_HEADER, ""))
+    if error_type is None:
+        return _unexpected(answer)
+    message = str(answer.json()["message"])
+    if issubclass(error_type, InvalidRequest):
+        return error_type(message, status=answer.status_code)
+    return error_type(message)
+
+
+def _unexpected(answer: httpx.Response) -> EngineError:
+    message = f"{answer.request.method} {answer.request.url} was answered {answer.status_code}"
+    detail = answer.text.strip()[:200]
+    return EngineError(
+        f"{message}: {detail}" if detail else message, hint="is that the admin API of a holdfast engine?"
+    )
+
+
+def _error_types() -> dict[str, type[HoldfastError]]:
+    # InvocationFailed needs more than a message, and no admin request raises it.
+    found: dict[str, type[HoldfastError]] = {}
+    waiting: list[type[HoldfastError]] = [CallerError, EngineError]
+    while waiting:
+        error_type = waiting.pop()
+        if not issubclass(error_type, InvocationFailed):
+            found[error_type.code] = error_type
+        waiting += error_type.__subclasses__()
+    return found
+
+
+def _invocation(invocation_id: str, rest: str = "") -> str:
+    return f"/invocations/{_part(invocation_id)}{rest}"
+
+
+def _part(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _row(row_type: type[_Row], raw: Mapping[str, Any]) -> _Row:
+    # A newer engine may tell more than this client knows.
+    known: dict[str, Any] = {field.name: raw[field.name] for field in fields(row_type)}
+    return row_type(**known)
+
+
+def _bytes(value: Mapping[str, str]) -> bytes:
+    return value["utf8"].encode() if "utf8" in value else base64.b64decode(value["base64"])
+
+
+def state_version(state: Mapping[str, bytes]) -> str:
+    """Identifies a key's whole state, as Restate computes it. Pass it to `set_state` to change only what you have seen."""
+    digest = hashlib.sha256()
+    for index, name in enumerate(sorted(state)):
+        digest.update(index.to_bytes(8, "big") + b"\x01" + name.encode() + b"\x02" + state[name] + b"\x03")
+    return base64.urlsafe_b64encode(digest.digest()).decode().rstrip("=")

@@ -1,0 +1,96 @@
+"""How the CLI talks: data on stdout, talk on stderr, `--json` for machines, errors that say what to do next."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from holdfast.admin.api import ADMIN_URL, INGRESS_URL
+from holdfast.errors import CallerError, HoldfastError, InvalidApp, InvocationFailed
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_NEXT = {
+    "HF0101": "it may be purged, or its retention over; recent ones: holdfast invocations list",
+    "HF0103": "see its status: holdfast invocations show ID",
+    "HF0104": "it has not started; to drop it: holdfast invocations cancel ID",
+}
+"""What a person at a terminal can do next, for errors that arrive over HTTP without a hint."""
+
+
+def json_option(command: _Command) -> _Command:
+    """`--json`: one JSON document on stdout instead of text."""
+    return click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")(command)
+
+
+def admin_option(command: _Command) -> _Command:
+    """`--admin-url`, else the environment, else the usual port on this machine."""
+    option = click.option(
+        "--admin-url",
+        envvar="HOLDFAST_ADMIN_URL",
+        default=ADMIN_URL,
+        show_default=True,
+        show_envvar=True,
+        help="Admin API of the engine.",
+    )
+    return option(command)
+
+
+def ingress_option(command: _Command) -> _Command:
+    """`--ingress-url`, else the environment, else the usual port on this machine."""
+    option = click.option(
+        "--ingress-url",
+        envvar="HOLDFAST_INGRESS_URL",
+        default=INGRESS_URL,
+        show_default=True,
+        show_envvar=True,
+        help="Ingress of the engine.",
+    )
+    return option(command)
+
+
+def show(document: Any, as_json: bool, text: Callable[[], Any]) -> None:
+    """Print `document` as JSON, or what `text` makes of it: a string or something that rich can print."""
+    if as_json:
+        click.echo(json.dumps(document, ensure_ascii=False))
+        return
+    rendered = text()
+    if isinstance(rendered, str):
+        click.echo(rendered)
+    else:
+        console().print(rendered)
+
+
+def talk(message: str) -> None:
+    """Tell the person at the terminal something that is not data."""
+    click.echo(message, err=True)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A terminal to print tables on. In a pipe there is no edge to wrap at: a row stays one line."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() or "COLUMNS" in os.environ else 1_000, highlight=False)
+
+
+def show_error(error: HoldfastError) -> None:
+    """`error HF0101: what happened`, and what to do next."""
+    talk(f"error {error.code}: {error.message}")
+    if hint := error.hint or _NEXT.get(error.code):
+        talk(f"  next: {hint}")
+
+
+def exit_code(error: HoldfastError) -> int:
+    """2 when the request was wrong, 1 when it failed."""
+    if isinstance(error, InvocationFailed):
+        return 1
+    return 2 if isinstance(error, CallerError | InvalidApp) else 1

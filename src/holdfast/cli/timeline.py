@@ -1,0 +1,98 @@
+"""One invocation as text: what it is, and its journal as a timeline. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdfast.runtime.introspect import InvocationInfo, JournalEntryInfo
+
+_DETAIL_CHARS_MAX = 100
+
+
+def ago(duration_ms: int) -> str:
+    """A duration with the precision that a glance needs: `850 ms`, `12.3 s`, `4 min`, `3.5 h`, `2.1 d`."""
+    if duration_ms < 1_000:
+        return f"{duration_ms} ms"
+    if duration_ms < 60_000:
+        return f"{duration_ms / 1_000:.1f} s"
+    if duration_ms < 3_600_000:
+        return f"{duration_ms / 60_000:.1f} min"
+    if duration_ms < 86_400_000:
+        return f"{duration_ms / 3_600_000:.1f} h"
+    return f"{duration_ms / 86_400_000:.1f} d"
+
+
+def description(info: InvocationInfo, now_ms: int) -> str:
+    """What an invocation is and how it stands, a fact per line."""
+    created = datetime.fromtimestamp(info.created_at_ms / 1_000, UTC)
+    lines = [f"{info.id}  {info.target}", _standing(info, now_ms)]
+    lines.append(f"created {created:%Y-%m-%d %H:%M:%S} UTC, {ago(now_ms - info.created_at_ms)} ago, by {_caller(info)}")
+    if info.idempotency_key is not None:
+        lines.append(f"idempotency key {info.idempotency_key}")
+    if info.last_failure and info.status != "completed":
+        lines.append(f"last failure: {info.last_failure.splitlines()[0]}")
+    return "\n".join(lines)
+
+
+def timeline(info: InvocationInfo, entries: Sequence[JournalEntryInfo]) -> str:
+    """The journal, one entry per line, with the time since the invocation was created. Results hang under commands."""
+    if not entries:
+        return "(no journal)"
+    rows = [
+        (f"+{ago(max(0, entry.appended_at_ms - info.created_at_ms))}", str(entry.index), _entry(entry))
+        for entry in entries
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return "\n".join(f"{at:>{widths[0]}}  {index:>{widths[1]}}  {text}".rstrip() for at, index, text in rows)
+
+
+def _standing(info: InvocationInfo, now_ms: int) -> str:
+    match info.status:
+        case "completed":
+            ended_ms = info.completed_at_ms or info.modified_at_ms
+            outcome = info.completion_failure or info.completion_result or "ended"
+            return f"completed: {outcome}, after {ago(max(0, ended_ms - info.created_at_ms))}"
+        case "scheduled" if info.scheduled_start_at_ms is not None:
+            return f"scheduled: starts {_when(info.scheduled_start_at_ms, now_ms)}"
+        case "backing-off" if info.next_retry_at_ms is not None:
+            return f"backing-off: attempt {info.retry_count} failed, the next starts {_when(info.next_retry_at_ms, now_ms)}"
+        case "suspended" if info.waiting_for:
+            return f"suspended: waits for {', '.join(info.waiting_for)}"
+        case "pending":
+            return f"pending: another invocation holds key {info.key}"
+        case status:
+            return status
+
+
+def _when(at_ms: int, now_ms: int) -> str:
+    return f"in {ago(at_ms - now_ms)}" if at_ms > now_ms else "now"
+
+
+def _caller(info: InvocationInfo) -> str:
+    if info.invoked_by_id is None:
+        return info.invoked_by
+    return f"{info.invoked_by_target or info.invoked_by} {info.invoked_by_id}"
+
+
+def _entry(entry: JournalEntryInfo) -> str:
+    kind, _, what = entry.entry_type.partition(": ")
+    parts = [f"└ {what}" if kind == "Notification" else what or kind]
+    if entry.name:
+        parts.append(f'"{entry.name}"')
+    if detail := _detail(entry.detail):
+        parts.append(detail)
+    return "  ".join(parts)
+
+
+def _detail(detail: dict[str, Any]) -> str:
+    shown = [f"{name}={_value(value)}" for name, value in detail.items() if value not in (None, "", [], {})]
+    text = " ".join(shown)
+    return text if len(text) <= _DETAIL_CHARS_MAX else f"{text[:_DETAIL_CHARS_MAX]}…"
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,748 @@
+"""The state machine: one event in, rows changed and effects out. No clock, no randomness, no waiting, no SQL.
+
+    new ── delayed ──> scheduled ── due ──┐
+     │                                    ▼
+     ├── key is locked ─────────────> inboxed ── lock is free ──┐
+     └──────────────────────────────────────────────────────────┴─> invoked <──> suspended
+                                                                     │  ▲            │
+                                                            pause,   ▼  │ resume     ▼
+                                                         exhausted  paused       completed
+
+What one invocation does to another (call, signal, promise) happens in the same batch, so the two journals can never
+disagree. Commands of the SDK are in `commands.py`; this file has what happens to an invocation as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from holdfast.core import commands
+from holdfast.core.awaiting import Leaf, resolve
+from holdfast.core.effects import (
+    AbortAttempt,
+    Accepted,
+    Answer,
+    ArmTimer,
+    CloseInput,
+    Completed,
+    Effect,
+    Forward,
+    Refuse,
+    ReportPaused,
+    ScheduleRetry,
+    StartAttempt,
+)
+from holdfast.core.events import (
+    AttemptFailed,
+    CancelRequested,
+    Event,
+    FramesReceived,
+    KillRequested,
+    PauseRequested,
+    PurgeRequested,
+    ResumeRequested,
+    RetryDue,
+    SignalSent,
+    StateReplaced,
+    Submitted,
+    TimerFired,
+)
+from holdfast.core.model import LIVE, Completion, Failure, Invocation, Status
+from holdfast.core.results import completion_of, pending_sleeps, result_of, state_version
+from holdfast.core.retry import next_delay_ms
+from holdfast.core.tables import Tables
+from holdfast.protocol import messages as m
+from holdfast.protocol.discovery import HandlerSpec, ServiceSpec
+from holdfast.protocol.messages import AttemptError, Result
+from holdfast.protocol.wire import MalformedFrame, data, frame, message, split
+
+HEAD_BYTES_MAX = 2048
+"""A larger input gets a journal row of its own, so that changing a status does not rewrite it."""
+
+FREE_LOCKS_MAX = 10_000
+"""Keys remembered as free; beyond it they are asked from the database again."""
+
+NUMBERS_RESERVED = 4096
+
+
+class Lock:
+    """Who holds a key and who waits for it: seqs of invocations, and state mutations as negative numbers."""
+
+    __slots__ = ("holder", "waiting")
+
+    def __init__(self, holder: int | None, waiting: deque[int]) -> None:
+        self.holder = holder
+        self.waiting = waiting
+
+
+class Machine:
+    """Applies events. Not thread-safe: one caller, one open batch at a time."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        services: Mapping[str, ServiceSpec],
+        entropy: Callable[[int], bytes],
+        *,
+        next_number: int = 1,
+        deployment_id: str = "",
+    ) -> None:
+        self.tables = tables
+        self.services = services
+        self.entropy = entropy
+        self.deployment_id = deployment_id
+        self.effects: list[Effect] = []
+        self.resident: dict[int, Invocation] = {}
+        self.by_id: dict[str, Invocation] = {}
+        self._touched: dict[int, Invocation] = {}
+        self._locks: dict[tuple[str, str], Lock] = {}
+        self._next_number = next_number
+        self._reserved = next_number
+        self._apply: dict[type, Callable[[Any], None]] = {
+            Submitted: self._submitted,
+            FramesReceived: self._frames_received,
+            AttemptFailed: self._attempt_failed,
+            RetryDue: self._retry_due,
+            TimerFired: self._timer_fired,
+            SignalSent: self._signal_sent,
+            CancelRequested: self._cancel_requested,
+            KillRequested: self._kill_requested,
+            PauseRequested: self._pause_requested,
+            ResumeRequested: self._resume_requested,
+            PurgeRequested: self._purge_requested,
+            StateReplaced: self._state_replaced,
+        }
+
+    # ---- the batch -------------------------------------------------------------------------------------------------
+
+    def apply(self, event: Event) -> None:
+        """Change rows and collect effects. Inside an open batch."""
+        self._apply[type(event)](event)
+
+    def flush(self, at_ms: int) -> list[Effect]:
+        """Write every touched invocation, once. The effects may be performed when the batch has committed."""
+        touched = self._touched.values()
+        inserts: list[Invocation] = []
+        updates: list[Invocation] = []
+        segments: list[tuple[int, int, int, int, bytes]] = []
+        for inv in touched:
+            if inv.is_gone:
+                if not inv.is_new:
+                    self.tables.delete_invocation(inv.seq)
+                    self.tables.delete_journal(inv.seq)
+                inv.pending = []
+                continue
+            if inv.pending:
+                segments.append(
+                    (inv.seq, inv.pending_from, inv.entries - inv.pending_from, at_ms, b"".join(inv.pending))
+                )
+                inv.pending = []
+            if inv.is_new:
+                inserts.append(inv)
+            elif inv.is_dirty:
+                updates.append(inv)
+        if inserts:
+            self.tables.insert_invocations(inserts)
+        if updates:
+            self.tables.update_invocations(updates)
+        if segments:
+            self.tables.append_journal(segments)
+        for inv in touched:
+            inv.is_new = inv.is_dirty = False
+            if inv.status != Status.INVOKED or inv.is_gone:
+                self._evict(inv)
+        self._touched.clear()
+        effects, self.effects = self.effects, []
+        return effects
+
+    def _evict(self, inv: Invocation) -> None:
+        self.resident.pop(inv.seq, None)
+        self.by_id.pop(inv.id, None)
+        if inv.exclusive and inv.status in (Status.SUSPENDED, Status.PAUSED):
+            self._locks.pop((inv.service, inv.key or ""), None)
+
+    def forget(self, inv: Invocation) -> None:
+        """Drop a committed invocation that nothing happens to; it is loaded again when needed."""
+        if not inv.in_flight and not inv.is_new and not inv.is_dirty and not inv.pending:
+            self.resident.pop(inv.seq, None)
+            self.by_id.pop(inv.id, None)
+
+    def touch(self, inv: Invocation) -> None:
+        """Have the invocation's new journal entries written at the end of the batch."""
+        self._touched[inv.seq] = inv
+
+    def change(self, inv: Invocation, at_ms: int) -> None:
+        """Have the invocation's row written at the end of the batch."""
+        inv.is_dirty = True
+        inv.modified_at_ms = at_ms
+        self._touched[inv.seq] = inv
+
+    def next_number(self) -> int:
+        """A number never used before in this database: arrival order of invocations, places in an inbox."""
+        number = self._next_number
+        self._next_number = number + 1
+        if number >= self._reserved:
+            self._reserved = number + NUMBERS_RESERVED
+            self.tables.reserve_numbers(self._reserved)
+        return number
+
+    # ---- finding -----------------------------------------------------------------------------------------------------
+
+    def get(self, seq: int) -> Invocation | None:
+        """The invocation, from memory or from its row."""
+        inv = self.resident.get(seq)
+        if inv is None:
+            inv = self.tables.invocation_by_seq(seq)
+            self._admit(inv)
+        return inv
+
+    def find(self, invocation_id: str) -> Invocation | None:
+        inv = self.by_id.get(invocation_id)
+        if inv is None:
+            inv = self.tables.invocation_by_id(invocation_id)
+            self._admit(inv)
+        return None if inv is None or inv.is_gone else inv
+
+    def _admit(self, inv: Invocation | None) -> None:
+        if inv is not None:
+            service = self.services.get(inv.service)
+            inv.spec = service.handlers.get(inv.handler) if service else None
+            self.resident[inv.seq] = inv
+            self.by_id[inv.id] = inv
+            self._touched[inv.seq] = inv  # so that flush considers it for eviction
+
+    # ---- acceptance --------------------------------------------------------------------------------------------------
+
+    def _submitted(self, event: Submitted) -> None:
+        if event.is_unique:
+            existing = self.find(event.id)
+            if existing is not None:
+                completion = completion_of(existing) if existing.status == Status.COMPLETED else None
+                self.effects.append(
+                    Accepted(event.token, existing.id, False, existing.start_at_ms, completion)
+                )
+                return
+        inv = self.create(
+            event.id, event.spec, event.key, event.headers, event.body, event.idempotency_key, event.at_ms
+        )
+        self.admit_new(inv, event.start_at_ms, event.at_ms)
+        if event.token is not None:
+            self.effects.append(Accepted(event.token, inv.id, True, inv.start_at_ms, None))
+
+    def create(
+        self,
+        invocation_id: str,
+        spec: HandlerSpec,
+        key: str | None,
+        headers: list[tuple[str, str]] | tuple[tuple[str, str], ...],
+        body: bytes,
+        idempotency_key: str | None,
+        at_ms: int,
+    ) -> Invocation:
+        """A new invocation with its Input entry; `admit_new` decides when it runs."""
+        inv = Invocation(
+            self.next_number(), invocation_id, spec.service, spec.name, key, spec.is_exclusive, Status.INVOKED, at_ms, spec
+        )
+        inv.is_new = True
+        inv.idempotency_key = idempotency_key
+        if spec.is_workflow_run:
+            inv.retention_ms = spec.workflow_retention_ms
+        elif idempotency_key is not None:
+            inv.retention_ms = spec.idempotency_retention_ms
+        else:
+            inv.retention_ms = spec.journal_retention_ms
+        inv.journal_retention_ms = min(spec.journal_retention_ms, inv.retention_ms)
+        first = m.input_frame(headers, body)
+        if len(first) > HEAD_BYTES_MAX:
+            inv.append(first)
+        else:
+            inv.head = first
+            inv.entries = 1
+        self.resident[inv.seq] = inv
+        self.by_id[invocation_id] = inv
+        self._touched[inv.seq] = inv
+        return inv
+
+    def admit_new(self, inv: Invocation, start_at_ms: int | None, at_ms: int) -> None:
+        """Schedule, queue or start a new invocation."""
+        if start_at_ms is not None:
+            inv.status = Status.SCHEDULED
+            inv.start_at_ms = start_at_ms
+            self.tables.add_timer(start_at_ms, inv.seq, 0)
+            self.effects.append(ArmTimer(start_at_ms))
+        else:
+            self._enter(inv, at_ms)
+
+    def _enter(self, inv: Invocation, at_ms: int) -> None:
+        """The invocation may run now, unless its key is locked."""
+        if inv.exclusive:
+            lock = self._lock(inv.service, inv.key or "")
+            if lock.holder is not None or lock.waiting:
+                inv.status = Status.INBOXED
+                inv.inbox_seq = self.next_number()
+                lock.waiting.append(inv.seq)
+                return
+            lock.holder = inv.seq
+        inv.status = Status.INVOKED
+        self.effects.append(StartAttempt(inv))
+
+    def _lock(self, service: str, key: str) -> Lock:
+        place = (service, key)
+        lock = self._locks.get(place)
+        if lock is None:
+            if len(self._locks) >= FREE_LOCKS_MAX:
+                self._locks = {k: v for k, v in self._locks.items() if v.holder is not None or v.waiting}
+            holder, waiting = self.tables.key_queue(service, key)
+            lock = self._locks[place] = Lock(holder, deque(waiting))
+        return lock
+
+    def _unlock(self, inv: Invocation, at_ms: int) -> None:
+        """The holder is done: let whoever waits longest run."""
+        service, key = inv.service, inv.key or ""
+        lock = self._lock(service, key)
+        if lock.holder != inv.seq:
+            return
+        lock.holder = None
+        self._advance(lock, service, key, at_ms)
+
+    def _advance(self, lock: Lock, service: str, key: str, at_ms: int) -> None:
+        while lock.waiting and lock.holder is None:
+            seq = lock.waiting.popleft()
+            if seq < 0:
+                new_state, version = self.tables.take_mutation(-seq)
+                self._replace_state(service, key, new_state, version)
+                continue
+            following = self.get(seq)
+            if following is None or following.status != Status.INBOXED:
+                continue
+            lock.holder = seq
+            following.status = Status.INVOKED
+            following.inbox_seq = None
+            self.change(following, at_ms)
+            self.effects.append(StartAttempt(following))
+
+    # ---- what an attempt says ----------------------------------------------------------------------------------------
+
+    def _frames_received(self, event: FramesReceived) -> None:
+        inv = self.resident.get(event.seq)
+        if inv is None or inv.attempt != event.attempt or not inv.in_flight:
+            return  # normal: the attempt lost the race with its own kill
+        at_ms = event.at_ms
+        try:
+            for message_type, body in event.frames:
+                handle = commands.HANDLERS.get(message_type)
+                if handle is not None:
+                    handle(self, inv, message_type, body, at_ms)
+                elif message_type == m.END:
+                    self._ended(inv, at_ms)
+                elif message_type == m.SUSPENSION:
+                    self._suspended(inv, m.suspension(body), at_ms)
+                elif message_type == m.ERROR:
+                    self._failed(inv, m.attempt_error(body), at_ms)
+                elif message_type != m.AWAITING_ON:
+                    raise commands.CommandRefused(571, f"unexpected message {message_type:#06x} [RT0012]")
+                if not inv.in_flight:
+                    return
+        except commands.CommandRefused as refusal:
+            self._abort(inv)
+            self._failed(inv, AttemptError(refusal.code, refusal.message), at_ms)
+        except (MalformedFrame, KeyError, UnicodeDecodeError) as error:
+            self._abort(inv)
+            self._failed(inv, AttemptError(571, f"malformed message from the SDK: {error!r} [RT0012]"), at_ms)
+
+    def _abort(self, inv: Invocation) -> None:
+        if inv.in_flight:
+            self.effects.append(AbortAttempt(inv.seq, inv.attempt))
+
+    def _leave_attempt(self, inv: Invocation) -> None:
+        inv.in_flight = inv.input_open = False
+        inv.forward = []
+
+    def _ended(self, inv: Invocation, at_ms: int) -> None:
+        if not inv.output:
+            self._abort(inv)
+            self._failed(inv, AttemptError(571, "the handler ended without output [RT0012]"), at_ms)
+            return
+        self._leave_attempt(inv)
+        self.complete(inv, at_ms)
+
+    def _suspended(self, inv: Invocation, tree: m.Awaited, at_ms: int) -> None:
+        missed, inv.missed = inv.missed, []
+        self._leave_attempt(inv)
+        inv.retry_count = inv.failures_since_entry = 0
+        rest: m.Awaited | None = tree
+        for leaf in missed:
+            # It arrived after the SDK's last look. Without this the wake-up is lost and the invocation sleeps on.
+            rest = resolve(rest, leaf) if rest is not None else None
+        if inv.pause_requested:
+            inv.pause_requested = False
+            self._park(inv, Status.PAUSED, rest, at_ms)
+        elif rest is None:
+            self.effects.append(StartAttempt(inv))
+        else:
+            self._park(inv, Status.SUSPENDED, rest, at_ms)
+
+    def _park(self, inv: Invocation, status: str, awaiting: m.Awaited | None, at_ms: int) -> None:
+        inv.status = status
+        inv.awaiting = awaiting
+        self.change(inv, at_ms)
+
+    def _attempt_failed(self, event: AttemptFailed) -> None:
+        inv = self.resident.get(event.seq)
+        if inv is None or inv.attempt != event.attempt or not inv.in_flight:
+            return
+        error = AttemptError(event.code, event.message, next_retry_delay_ms=event.retry_after_ms)
+        self._failed(inv, error, event.at_ms)
+
+    def _failed(self, inv: Invocation, error: AttemptError, at_ms: int) -> None:
+        """The attempt failed with something other than a terminal error: retry, pause or give up."""
+        self._leave_attempt(inv)
+        inv.missed = []
+        inv.failures_since_entry += 1
+        self._record_error(inv, error, at_ms)
+        policy = inv.spec.retry if inv.spec else commands.DEFAULT_RETRY
+        if error.behavior == 2:
+            self._give_up(inv, error, at_ms)
+            return
+        if error.behavior == 1 or inv.pause_requested:
+            self._pause(inv, at_ms)
+            return
+        if error.next_retry_delay_ms is not None:  # the SDK counts these itself, so they use up no attempt
+            self._retry(inv, error.next_retry_delay_ms, at_ms, jitter=False)
+            return
+        inv.retry_count += 1
+        delay_ms = next_delay_ms(policy, inv.retry_count)
+        if delay_ms is not None:
+            self._retry(inv, delay_ms, at_ms, jitter=True)
+        elif policy.on_max_attempts == "KILL":
+            self._give_up(inv, error, at_ms)
+        else:
+            self._pause(inv, at_ms)
+
+    def _retry(self, inv: Invocation, delay_ms: int, at_ms: int, *, jitter: bool) -> None:
+        inv.next_retry_at_ms = at_ms + delay_ms
+        self.effects.append(ScheduleRetry(inv.seq, inv.attempt, delay_ms, jitter))
+
+    def _give_up(self, inv: Invocation, error: AttemptError, at_ms: int) -> None:
+        self._set_result(inv, Failure(error.code, error.message))
+        self.complete(inv, at_ms)
+
+    def _pause(self, inv: Invocation, at_ms: int) -> None:
+        inv.pause_requested = False
+        event = {"ty": "Paused", "last_failure": _error_event(inv.last_error) if inv.last_error else None}
+        self.tables.add_event(inv.seq, at_ms, inv.entries, json.dumps(event))
+        self._park(inv, Status.PAUSED, None, at_ms)
+        self.effects.append(ReportPaused(inv))
+
+    def _record_error(self, inv: Invocation, error: AttemptError, at_ms: int) -> None:
+        known = inv.last_error
+        inv.last_error = error
+        if known is not None and (known.code, known.message, known.command_index) == (
+            error.code,
+            error.message,
+            error.command_index,
+        ):
+            return
+        self.tables.add_event(inv.seq, at_ms, inv.entries, json.dumps(_error_event(error)))
+
+    def _retry_due(self, event: RetryDue) -> None:
+        inv = self.resident.get(event.seq)
+        if inv and inv.status == Status.INVOKED and not inv.in_flight and inv.attempt == event.attempt:
+            inv.next_retry_at_ms = None
+            self.effects.append(StartAttempt(inv))
+
+    # ---- notifications -------------------------------------------------------------------------------------------------
+
+    def notify(self, inv: Invocation, notification: bytes, leaf: Leaf, at_ms: int, live: bytes | None = None) -> None:
+        """Append a notification and bring it to whoever waits for it.
+
+        Args:
+            live: sent to a running attempt instead of the stored frame (version 7's short acknowledgement).
+        """
+        self._touched[inv.seq] = inv
+        inv.append(notification)
+        if inv.status == Status.INVOKED:
+            if inv.in_flight:
+                if inv.input_open:
+                    if not inv.forward:
+                        self.effects.append(Forward(inv))
+                    inv.forward.append(live or notification)
+                else:
+                    inv.missed.append(leaf)
+        elif inv.status == Status.SUSPENDED and inv.awaiting is not None:
+            rest = resolve(inv.awaiting, leaf)
+            if rest is None:
+                self._wake(inv, at_ms)
+            elif rest is not inv.awaiting:
+                inv.awaiting = rest
+                self.change(inv, at_ms)
+
+    def _wake(self, inv: Invocation, at_ms: int) -> None:
+        inv.status = Status.INVOKED
+        inv.awaiting = None
+        inv.retry_count = inv.failures_since_entry = 0
+        if inv.exclusive:
+            self._lock(inv.service, inv.key or "").holder = inv.seq
+        self.change(inv, at_ms)
+        self.effects.append(StartAttempt(inv))
+
+    def deliver(self, seq: int, completion_id: int, notification_type: int, result: Result, at_ms: int) -> None:
+        """A completion for another invocation's command; dropped when that invocation is over."""
+        inv = self.get(seq)
+        if inv is not None and inv.status in LIVE and not inv.is_gone:
+            self.notify(inv, m.completion_frame(notification_type, completion_id, result), (completion_id,), at_ms)
+
+    def signal(self, inv: Invocation | None, signal: int | str, result: Result, at_ms: int) -> None:
+        """Deliver a signal; the cancel signal acts on the invocation, all others are dropped unless it is live."""
+        if inv is None:
+            return
+        if signal == m.CANCEL_SIGNAL:
+            self.cancel(inv, at_ms)
+        elif inv.status in LIVE:
+            self.notify(inv, m.signal_frame(signal, result), signal, at_ms)
+
+    def _timer_fired(self, event: TimerFired) -> None:
+        self.tables.remove_timer(event.due_ms, event.seq, event.completion_id)
+        inv = self.get(event.seq)
+        if inv is None or inv.is_gone:
+            return
+        if event.completion_id == 0:
+            if inv.status == Status.SCHEDULED:
+                self.change(inv, event.at_ms)
+                self._enter(inv, event.at_ms)
+        elif inv.status in LIVE:
+            inv.sleeps.pop(event.completion_id, None)
+            done = m.completion_frame(m.SLEEP_COMPLETION, event.completion_id, m.VOID)
+            self.notify(inv, done, (event.completion_id,), event.at_ms)
+
+    def _signal_sent(self, event: SignalSent) -> None:
+        self.signal(self.find(event.id), event.signal, event.result, event.at_ms)
+        if event.token is not None:
+            self.effects.append(Answer(event.token, "accepted"))
+
+    # ---- completion ----------------------------------------------------------------------------------------------------
+
+    def _set_result(self, inv: Invocation, failure: Failure) -> None:
+        """The engine's own result, which is not an entry of the journal."""
+        body = m.encode_failure(failure.code, failure.message, failure.metadata)
+        inv.output = frame(0, data(15, body))
+        inv.failure_code = failure.code
+
+    def complete(self, inv: Invocation, at_ms: int) -> None:
+        """The invocation has its result in `inv.output`: answer everybody, free the key, keep or forget the rest."""
+        inv.status = Status.COMPLETED
+        inv.completed_at_ms = at_ms
+        inv.awaiting = None
+        self.change(inv, at_ms)
+        completion = completion_of(inv)
+        self.effects.append(Completed(completion))
+        self._reply(inv, completion, at_ms)
+        for completion_id, due_ms in inv.sleeps.items():
+            self.tables.remove_timer(due_ms, inv.seq, completion_id)
+        if inv.exclusive:
+            self._unlock(inv, at_ms)
+        if inv.retention_ms <= 0:
+            self._erase(inv)
+        elif inv.journal_retention_ms <= 0:
+            self._erase_journal(inv)
+
+    def _reply(self, inv: Invocation, completion: Completion, at_ms: int) -> None:
+        if inv.sink_seq is None and not inv.has_listeners:
+            return
+        result = result_of(completion)
+        if inv.sink_seq is not None:
+            self.deliver(inv.sink_seq, inv.sink_completion_id, m.CALL_COMPLETION, result, at_ms)
+        if inv.has_listeners:
+            for seq, completion_id, notification_type in self.tables.take_listeners(inv.seq):
+                self.deliver(seq, completion_id, notification_type, result, at_ms)
+
+    def _erase(self, inv: Invocation) -> None:
+        inv.is_gone = True
+        self._touched[inv.seq] = inv
+        if inv.spec is not None and inv.spec.is_workflow_run and inv.key is not None:
+            self.tables.clear_all_state(inv.service, inv.key)
+            self.tables.delete_promises(inv.service, inv.key)
+
+    def _erase_journal(self, inv: Invocation) -> None:
+        inv.pending = []
+        inv.head = b""
+        inv.entries = 0
+        self.tables.delete_journal(inv.seq)
+
+    # ---- operators -------------------------------------------------------------------------------------------------------
+
+    def cancel(self, inv: Invocation, at_ms: int) -> str | None:
+        """`appended` when the signal was stored, `done` when it had not started, None when it is over."""
+        if inv.status in LIVE:
+            self.notify(inv, m.signal_frame(m.CANCEL_SIGNAL, m.VOID), m.CANCEL_SIGNAL, at_ms)
+            if inv.status == Status.PAUSED:
+                self._wake(inv, at_ms)
+            return "appended"
+        if inv.status == Status.COMPLETED:
+            return None
+        self._remove_unstarted(inv, Failure(409, "canceled"), at_ms)
+        return "done"
+
+    def _remove_unstarted(self, inv: Invocation, failure: Failure, at_ms: int) -> None:
+        """A scheduled or queued invocation leaves without a record; whoever waits for it gets the failure."""
+        if inv.status == Status.SCHEDULED and inv.start_at_ms is not None:
+            self.tables.remove_timer(inv.start_at_ms, inv.seq, 0)
+        elif inv.status == Status.INBOXED:
+            waiting = self._lock(inv.service, inv.key or "").waiting
+            if inv.seq in waiting:
+                waiting.remove(inv.seq)
+        self._set_result(inv, failure)
+        inv.status = Status.COMPLETED
+        completion = completion_of(inv)
+        self.effects.append(Completed(completion))
+        self._reply(inv, completion, at_ms)
+        self._erase(inv)
+
+    def kill(self, inv: Invocation, at_ms: int) -> None:
+        """End it now, and every invocation it called or sent to, also those still delayed."""
+        doomed = [inv]
+        while doomed:
+            victim = doomed.pop()
+            if victim.status == Status.COMPLETED or victim.is_gone:
+                continue
+            if victim.status in LIVE:
+                for child_id in self._children(victim):
+                    child = self.find(child_id)
+                    if child is not None:
+                        doomed.append(child)
+                self._abort(victim)
+                self._leave_attempt(victim)
+                if not victim.sleeps:
+                    victim.sleeps = pending_sleeps(victim.head + self.tables.journal(victim.seq))
+                self._set_result(victim, Failure(409, "killed"))
+                self.complete(victim, at_ms)
+            else:
+                self._remove_unstarted(victim, Failure(409, "killed"), at_ms)
+
+    def _children(self, inv: Invocation) -> list[str]:
+        journal = inv.head + self.tables.journal(inv.seq) + b"".join(inv.pending)
+        return [
+            bytes(message(body)[16]).decode()
+            for message_type, body in split(journal)
+            if message_type == m.CALL_INVOCATION_ID
+        ]
+
+    def _found(self, token: object, invocation_id: str) -> Invocation | None:
+        inv = self.find(invocation_id)
+        if inv is None:
+            self.effects.append(
+                Refuse(token, "not_found", f"The requested invocation '{invocation_id}' does not exist")
+            )
+        return inv
+
+    def _refuse_completed(self, token: object, inv: Invocation) -> None:
+        self.effects.append(Refuse(token, "conflict", f"The invocation '{inv.id}' was already completed."))
+
+    def _cancel_requested(self, event: CancelRequested) -> None:
+        inv = self._found(event.token, event.id)
+        if inv is None:
+            return
+        answer = self.cancel(inv, event.at_ms)
+        if answer is None:
+            self._refuse_completed(event.token, inv)
+        else:
+            self.effects.append(Answer(event.token, answer))
+
+    def _kill_requested(self, event: KillRequested) -> None:
+        inv = self._found(event.token, event.id)
+        if inv is None:
+            return
+        if inv.status == Status.COMPLETED:
+            self._refuse_completed(event.token, inv)
+            return
+        self.kill(inv, event.at_ms)
+        self.effects.append(Answer(event.token, "done"))
+
+    def _pause_requested(self, event: PauseRequested) -> None:
+        inv = self._found(event.token, event.id)
+        if inv is None:
+            return
+        if inv.status == Status.COMPLETED:
+            self._refuse_completed(event.token, inv)
+        elif inv.status in (Status.SCHEDULED, Status.INBOXED):
+            text = f"The invocation '{inv.id}' is not running, cannot be paused."
+            self.effects.append(Refuse(event.token, "conflict", text))
+        elif inv.status in (Status.SUSPENDED, Status.PAUSED):
+            self.effects.append(Answer(event.token, "done"))
+        else:
+            if inv.in_flight:
+                inv.pause_requested = True
+                inv.input_open = False
+                self.effects.append(CloseInput(inv))
+            else:
+                self._pause(inv, event.at_ms)
+            self.effects.append(Answer(event.token, "accepted"))
+
+    def _resume_requested(self, event: ResumeRequested) -> None:
+        inv = self._found(event.token, event.id)
+        if inv is None:
+            return
+        if inv.status == Status.COMPLETED:
+            self._refuse_completed(event.token, inv)
+            return
+        if inv.status in (Status.SCHEDULED, Status.INBOXED):
+            text = f"The invocation '{inv.id}' has not started yet, cannot be resumed."
+            self.effects.append(Refuse(event.token, "too_early", text))
+            return
+        if inv.status in (Status.SUSPENDED, Status.PAUSED):
+            self._wake(inv, event.at_ms)
+        elif not inv.in_flight and inv.next_retry_at_ms is not None:
+            inv.next_retry_at_ms = None
+            inv.retry_count = 0
+            inv.attempt += 1  # so that the retry already scheduled finds another attempt and does nothing
+            self.effects.append(StartAttempt(inv))
+        self.effects.append(Answer(event.token, "done"))
+
+    def _purge_requested(self, event: PurgeRequested) -> None:
+        inv = self.find(event.id) if event.token is None else self._found(event.token, event.id)
+        if inv is None:
+            return
+        if inv.status != Status.COMPLETED:
+            if event.token is not None:
+                text = f"The invocation '{inv.id}' is not yet completed."
+                self.effects.append(Refuse(event.token, "conflict", text))
+            return
+        if event.journal_only:
+            self._erase_journal(inv)
+            self.change(inv, event.at_ms)
+        else:
+            self._erase(inv)
+        if event.token is not None:
+            self.effects.append(Answer(event.token, "done"))
+
+    def _state_replaced(self, event: StateReplaced) -> None:
+        lock = self._lock(event.service, event.key)
+        if lock.holder is None and not lock.waiting:
+            self._replace_state(event.service, event.key, event.new_state, event.version)
+        else:
+            number = self.next_number()
+            self.tables.add_mutation(number, event.service, event.key, event.new_state, event.version)
+            lock.waiting.append(-number)
+        self.effects.append(Answer(event.token, "accepted"))
+
+    def _replace_state(self, service: str, key: str, new_state: dict[str, bytes], version: str | None) -> None:
+        if version is not None and version != state_version(self.tables.state(service, key)):
+            return  # as the server does: a stale edit is silently ignored
+        self.tables.clear_all_state(service, key)
+        for name, value in new_state.items():
+            self.tables.set_state(service, key, name, value)
+
+
+def _error_event(error: AttemptError) -> dict[str, Any]:
+    return {
+        "ty": "TransientError",
+        "error_code": error.code,
+        "error_message": error.message,
+        "error_stacktrace": error.stacktrace or None,
+        "related_command_index": error.command_index,
+        "related_command_name": error.command_name,
+        "related_command_type": m.COMMAND_NAMES.get(error.command_type) if error.command_type else None,
+    }

@@ -1,0 +1,47 @@
+"""What can be read out of a stored journal or result."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+from holdfast.core.model import Completion, Failure, Invocation
+from holdfast.protocol import messages as m
+from holdfast.protocol.messages import Result
+from holdfast.protocol.wire import HEADER_BYTES, message, split
+
+
+def completion_of(inv: Invocation) -> Completion:
+    """The result stored in the Output frame of a completed invocation."""
+    output = m.decode_result(message(inv.output[HEADER_BYTES:]), value=14, failure=15)
+    expires = inv.completed_at_ms + inv.retention_ms if inv.completed_at_ms is not None else None
+    if output.failure is not None:
+        return Completion(inv.id, None, Failure(*output.failure), expires)
+    return Completion(inv.id, output.value or b"", None, expires)
+
+
+def result_of(completion: Completion) -> Result:
+    if completion.failure is not None:
+        failure = completion.failure
+        return Result(failure=(failure.code, failure.message, failure.metadata))
+    return Result(value=completion.value or b"")
+
+
+def pending_sleeps(journal: bytes) -> dict[int, int]:
+    """Completion id -> wake-up time of the sleeps in a journal that have not completed."""
+    sleeps: dict[int, int] = {}
+    for message_type, body in split(journal):
+        if message_type == m.SLEEP:
+            command = message(body)
+            sleeps[int(command.get(11, 0))] = int(command.get(1, 0))
+        elif message_type == m.SLEEP_COMPLETION:
+            sleeps.pop(int(message(body)[1]), None)
+    return sleeps
+
+
+def state_version(state: list[tuple[str, bytes]]) -> str:
+    """The version of a whole state, as the server computes it for conditional edits."""
+    digest = hashlib.sha256()
+    for index, (name, value) in enumerate(sorted(state)):
+        digest.update(index.to_bytes(8, "big") + b"\x01" + name.encode() + b"\x02" + value + b"\x03")
+    return base64.urlsafe_b64encode(digest.digest()).decode().rstrip("=")

@@ -1,0 +1,157 @@
+"""`Engine`: what an embedding program uses. The runtime with its two HTTP APIs as ASGI apps and a client in process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import cached_property
+from typing import Any
+
+import httpx
+from restate.client import Client
+
+from holdfast.admin.app import create_admin
+from holdfast.config import EngineConfig
+from holdfast.errors import EngineStopped, InvalidRequest, InvocationFailed
+from holdfast.ingress.app import create_ingress
+from holdfast.runtime.clock import Clock
+from holdfast.runtime.engine import EngineRuntime
+
+
+class Engine(EngineRuntime):
+    """Durable execution of a restate-sdk application inside this process.
+
+        async with holdfast.Engine(restate.app([greeter]), db="app.db") as engine:
+            await engine.client.service_call(greet, arg="Ada")
+
+    Args:
+        app: What `restate.app([...])` returns.
+        db: SQLite file, made when missing; ":memory:" keeps nothing.
+        config: Settings; single settings may be given as keyword arguments instead, e.g. `durability="relaxed"`.
+        clock, entropy: Time and randomness, for tests.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        db: str | os.PathLike[str] = ":memory:",
+        config: EngineConfig | None = None,
+        clock: Clock | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+        **settings: Any,
+    ) -> None:
+        if config is not None and settings:
+            raise TypeError("give either config or single settings, not both")
+        super().__init__(app, db=db, config=config or EngineConfig(**settings), clock=clock, entropy=entropy)
+        self._http: httpx.AsyncClient | None = None
+
+    @cached_property
+    def ingress(self) -> Any:
+        """The ingress HTTP API as an ASGI app: serve it, or mount it under another one."""
+        return create_ingress(self)
+
+    @cached_property
+    def admin(self) -> Any:
+        """The admin HTTP API as an ASGI app."""
+        return create_admin(self)
+
+    @cached_property
+    def client(self) -> Client:
+        """The SDK's own client type, calling this engine in process."""
+        self._http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=self.ingress), base_url="http://engine", timeout=None
+        )
+        return Client(self._http, {})
+
+    async def stop(self, drain_ms: int | None = None) -> None:
+        await super().stop(drain_ms)
+        if self._http is not None:
+            await self._http.aclose()
+
+    async def __aenter__(self) -> Engine:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+
+class SyncEngine:
+    """An `Engine` for programs and tests without an event loop: it runs in a thread of its own.
+
+        with holdfast.SyncEngine(app, db="app.db") as engine:
+            engine.call("Greeter/greet", b'"Ada"')
+
+    Args: as for `Engine`.
+    """
+
+    def __init__(self, app: Any, *, db: str | os.PathLike[str] = ":memory:", **settings: Any) -> None:
+        self._make = lambda: Engine(app, db=db, **settings)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self.engine: Engine
+
+    def __enter__(self) -> SyncEngine:
+        started: Future[None] = Future()
+
+        async def main() -> None:
+            self._loop = asyncio.get_running_loop()
+            try:
+                self.engine = self._make()
+                await self.engine.start()
+            except BaseException as error:
+                started.set_exception(error)
+                return
+            started.set_result(None)
+            await self.engine.stopped.wait()
+
+        self._thread = threading.Thread(target=lambda: asyncio.run(main()), name="holdfast-engine", daemon=True)
+        self._thread.start()
+        started.result()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.run(self.engine.stop())
+        assert self._thread is not None
+        self._thread.join()
+
+    def run(self, coroutine: Any) -> Any:
+        """Run a coroutine in the engine's thread and wait: `engine.run(engine.engine.cancel(invocation_id))`."""
+        if self._loop is None or self._thread is None or not self._thread.is_alive():
+            coroutine.close()
+            raise EngineStopped("the engine is not running", hint="use it inside its `with` block")
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def call(self, target: str, body: bytes = b"", *, idempotency_key: str | None = None) -> bytes:
+        """Invoke `Service/handler` or `Object/key/handler` with a serialised input; returns the serialised output.
+
+        Raises:
+            InvocationFailed: it ended with a terminal error.
+            InvalidRequest: no such target.
+        """
+        return self.run(self._call(target, body, idempotency_key))
+
+    async def _call(self, target: str, body: bytes, idempotency_key: str | None) -> bytes:
+        service, *key, handler = target.split("/", 2) if target.count("/") > 1 else target.split("/")
+        spec = self.engine.services.get(service)
+        if spec is None or handler not in spec.handlers or bool(key) != spec.keyed:
+            known = ", ".join(sorted(self.engine.services))
+            raise InvalidRequest(
+                f"there is no {target!r}; services: {known}", hint="Service/handler, or Object/key/handler", status=404
+            )
+        completion, _ = await self.engine.call(
+            spec.handlers[handler], key[0] if key else None, body, idempotency_key=idempotency_key
+        )
+        if completion.failure is not None:
+            failure = completion.failure
+            raise InvocationFailed(
+                failure.message,
+                failure_code=failure.code,
+                invocation_id=completion.invocation_id,
+                metadata=failure.metadata,
+            )
+        return completion.value or b""

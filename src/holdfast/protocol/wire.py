@@ -1,0 +1,174 @@
+"""Frames and protobuf fields of the Restate service protocol, versions 5 to 7.
+
+A frame is an 8-byte header, `u16 type | u16 flags | u32 body length` (big-endian), then a protobuf body. The messages
+are few and flat, so bodies are read with one generic field scan and written with concatenation; this module is on the
+hot path, and a schema compiler's objects would cost more than everything else the engine does with a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+
+HEADER = Struct(">HHI")
+HEADER_BYTES = HEADER.size
+_pack_header = HEADER.pack
+_unpack_header = HEADER.unpack_from
+
+Field = tuple[int, int | bytes]
+"""(field number, varint or length-delimited value)."""
+
+
+class MalformedFrame(ValueError):
+    """The bytes are no frame or no protobuf body."""
+
+
+def frame(message_type: int, body: bytes) -> bytes:
+    """One frame with flags 0."""
+    return _pack_header(message_type, 0, len(body)) + body
+
+
+def varint(value: int) -> bytes:
+    """An unsigned LEB128 integer."""
+    if value < 0x80:
+        return _SMALL[value]
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+_SMALL = [bytes((value,)) for value in range(128)]
+
+
+def uint(number: int, value: int) -> bytes:
+    """A varint field."""
+    return varint(number << 3) + varint(value)
+
+
+def data(number: int, value: bytes) -> bytes:
+    """A length-delimited field."""
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def text(number: int, value: str) -> bytes:
+    return data(number, value.encode())
+
+
+def read_varint(buffer: bytes, position: int) -> tuple[int, int]:
+    """(value, next position).
+
+    Raises:
+        MalformedFrame: the buffer ends inside the integer, or it is longer than 64 bits.
+    """
+    result = shift = 0
+    try:
+        while True:
+            byte = buffer[position]
+            position += 1
+            result |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return result, position
+            shift += 7
+            if shift > 63:
+                raise MalformedFrame("varint longer than 64 bits")
+    except IndexError:
+        raise MalformedFrame("protobuf body ends inside a varint") from None
+
+
+def fields(body: bytes) -> list[Field]:
+    """All fields of a protobuf message in order.
+
+    Raises:
+        MalformedFrame: a field is cut off or has a wire type the protocol does not use.
+    """
+    out: list[Field] = []
+    position, end = 0, len(body)
+    while position < end:
+        tag = body[position]
+        position += 1
+        if tag > 0x7F:
+            tag, position = read_varint(body, position - 1)
+        wire_type = tag & 7
+        if wire_type == 2:
+            size, position = read_varint(body, position)
+            stop = position + size
+            if stop > end:
+                raise MalformedFrame("protobuf field is longer than its message")
+            out.append((tag >> 3, body[position:stop]))
+            position = stop
+        elif wire_type == 0:
+            value, position = read_varint(body, position)
+            out.append((tag >> 3, value))
+        elif wire_type == 5 and position + 4 <= end:  # skipped: no message of ours has fixed-width fields
+            position += 4
+        elif wire_type == 1 and position + 8 <= end:
+            position += 8
+        else:
+            raise MalformedFrame(f"protobuf wire type {wire_type} at offset {position}")
+    return out
+
+
+def message(body: bytes) -> dict[int, int | bytes]:
+    """Fields by number, the last one wins (protobuf's rule for scalars). Absent fields are absent keys."""
+    return dict(fields(body))
+
+
+def numbers(packed_or_single: int | bytes) -> list[int]:
+    """A repeated u32, which may be packed or not."""
+    if isinstance(packed_or_single, int):
+        return [packed_or_single]
+    out: list[int] = []
+    position = 0
+    while position < len(packed_or_single):
+        value, position = read_varint(packed_or_single, position)
+        out.append(value)
+    return out
+
+
+def split(buffer: bytes) -> Iterator[tuple[int, bytes]]:
+    """(type, body) of each frame in a buffer that holds whole frames only: what the journal stores."""
+    position, end = 0, len(buffer)
+    while position < end:
+        message_type, _flags, size = _unpack_header(buffer, position)
+        position += HEADER_BYTES
+        yield message_type, buffer[position : position + size]
+        position += size
+
+
+class Decoder:
+    """Collects bytes and yields whole frames, however the stream was cut."""
+
+    __slots__ = ("_body_bytes_max", "_rest")
+
+    def __init__(self, body_bytes_max: int = 32 << 20) -> None:
+        self._rest = b""
+        self._body_bytes_max = body_bytes_max
+
+    def feed(self, chunk: bytes) -> list[tuple[int, bytes]]:
+        """Frames completed by `chunk`, as (type, body).
+
+        Raises:
+            MalformedFrame: a header announces a body over the limit.
+        """
+        buffer = self._rest + chunk if self._rest else chunk
+        out: list[tuple[int, bytes]] = []
+        position, end = 0, len(buffer)
+        while end - position >= HEADER_BYTES:
+            message_type, _flags, size = _unpack_header(buffer, position)
+            if size > self._body_bytes_max:
+                raise MalformedFrame(f"message of {size} bytes, the limit is {self._body_bytes_max}")
+            stop = position + HEADER_BYTES + size
+            if stop > end:
+                break
+            out.append((message_type, buffer[position + HEADER_BYTES : stop]))
+            position = stop
+        self._rest = buffer[position:] if position < end else b""
+        return out
+
+    @property
+    def is_empty(self) -> bool:
+        """No part of a frame is waiting for its rest."""
+        return not self._rest

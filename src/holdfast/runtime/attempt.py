@@ -1,0 +1,198 @@
+"""One attempt: one call of the application over ASGI, in this process, with no socket between.
+
+The application's task reads `Start`, the journal and later notifications through `receive`, and writes frames through
+`send`. Both are called by the SDK; what this class adds is the queue between and the rules of ending:
+the SDK waits for the end of its input before it finishes, so every terminal frame closes the input at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
+
+from holdfast.protocol import messages as m
+from holdfast.protocol.wire import Decoder, MalformedFrame
+
+AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
+AsgiEvent = MutableMapping[str, Any]
+
+_TERMINAL = frozenset((m.END, m.SUSPENSION, m.ERROR))
+_END_OF_INPUT: AsgiEvent = {"type": "http.request", "body": b"", "more_body": False}
+
+
+class Listener(Protocol):
+    """What an attempt reports to."""
+
+    def frames_received(self, attempt: Attempt, frames: list[tuple[int, bytes]]) -> None: ...
+    def attempt_waits(self, attempt: Attempt) -> None:
+        """It was asked with `probe` and does nothing but wait."""
+        ...
+
+    def attempt_ended(self, attempt: Attempt, failure: str | None) -> None:
+        """The application returned. `failure` says why if it did so without a terminal frame."""
+        ...
+
+
+class Attempt:
+    __slots__ = (
+        "_app",
+        "_decoder",
+        "_end_delivered",
+        "_input",
+        "_input_ended",
+        "_listener",
+        "_loop",
+        "_scope",
+        "_waiter",
+        "active_at_s",
+        "aborted",
+        "closed_at_s",
+        "invocation_id",
+        "number",
+        "probed",
+        "seq",
+        "status",
+        "task",
+        "terminal",
+        "timeouts_ms",
+        "version",
+    )
+
+    def __init__(
+        self,
+        listener: Listener,
+        app: AsgiApp,
+        scope: dict[str, Any],
+        first_input: bytes,
+        *,
+        seq: int,
+        number: int,
+        invocation_id: str,
+        version: int,
+        body_bytes_max: int,
+        timeouts_ms: tuple[int, int],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._listener = listener
+        self._app = app
+        self._scope = scope
+        self._loop = loop
+        self._decoder = Decoder(body_bytes_max)
+        self._input = [first_input]
+        self._input_ended = False
+        self._end_delivered = False
+        self._waiter: asyncio.Future[None] | None = None
+        self.seq = seq
+        self.number = number
+        self.invocation_id = invocation_id
+        self.version = version
+        self.timeouts_ms = timeouts_ms
+        """(inactivity, abort)."""
+        self.status = 0
+        self.terminal = False
+        self.aborted = False
+        self.probed = False
+        self.active_at_s = loop.time()
+        self.closed_at_s: float | None = None
+        self.task: asyncio.Task[None] = loop.create_task(self._run())
+
+    # ---- the engine's side -------------------------------------------------------------------------------------------
+
+    def feed(self, frames: bytes) -> None:
+        """Send notifications to the handler."""
+        self._input.append(frames)
+        self.probed = False
+        self.active_at_s = self._loop.time()
+        self._wake()
+
+    def probe(self) -> None:
+        """Ask the SDK what it waits for: it flushes its AwaitingOn (version 7) when an empty chunk arrives."""
+        self.probed = True
+        self._input.append(b"")
+        self._wake()
+
+    def close(self) -> None:
+        """End the input. The SDK suspends at its next await."""
+        if not self._input_ended:
+            self._input_ended = True
+            self.closed_at_s = self._loop.time()
+            self._wake()
+
+    def abort(self) -> None:
+        """Stop the handler at its next await. Whatever it still says is ignored."""
+        self.aborted = True
+        self._input_ended = True
+        self.task.cancel()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._input_ended
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # ---- the SDK's side ------------------------------------------------------------------------------------------------
+
+    async def _receive(self) -> AsgiEvent:
+        while True:
+            pending = self._input
+            if pending:
+                self._input = []
+                body = pending[0] if len(pending) == 1 else b"".join(pending)
+                return {"type": "http.request", "body": body, "more_body": True}
+            if self._input_ended and not self._end_delivered:
+                self._end_delivered = True
+                return _END_OF_INPUT
+            # After the end of input the SDK asks once more; it must block, not be told of a disconnect.
+            self._waiter = waiter = self._loop.create_future()
+            await waiter
+
+    async def _send(self, event: AsgiEvent) -> None:
+        body = event.get("body")
+        if not body:
+            if event["type"] == "http.response.start":
+                self.status = event["status"]
+                if self.status != 200:
+                    self.close()
+            return
+        if self.aborted or self.terminal:
+            return
+        self.active_at_s = self._loop.time()
+        frames = self._decoder.feed(body)
+        if not frames:
+            return
+        last = frames[-1][0]
+        if last in _TERMINAL:
+            self.terminal = True
+            self.close()
+        if self.version >= 7:
+            awaiting = [frame for frame in frames if frame[0] == m.AWAITING_ON]
+            if awaiting:
+                frames = [frame for frame in frames if frame[0] != m.AWAITING_ON]
+                if not frames:
+                    if self.probed and not m.awaiting_on(awaiting[-1][1])[1]:
+                        self._listener.attempt_waits(self)
+                    return
+        self.probed = False
+        self._listener.frames_received(self, frames)
+
+    async def _run(self) -> None:
+        failure: str | None = None
+        try:
+            await self._app(self._scope, self._receive, self._send)
+        except asyncio.CancelledError:
+            failure = "the attempt was aborted"
+        except MalformedFrame as error:
+            failure = f"malformed message from the SDK: {error} [RT0012]"
+        except Exception as error:  # the SDK lets its own errors escape from the ASGI application
+            failure = f"{type(error).__name__}: {error} [RT0012]"
+        if not self.terminal and failure is None:
+            if self.status not in (0, 200):
+                failure = f"got status code {self.status} from the application [RT0012]"
+            else:
+                failure = "the handler's stream ended without End, Suspension or Error [RT0007]"
+        self._listener.attempt_ended(self, None if self.terminal else failure)
+

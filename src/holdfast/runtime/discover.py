@@ -1,0 +1,54 @@
+"""Ask an in-process application what it serves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from holdfast.errors import InvalidApp
+from holdfast.protocol.discovery import ACCEPT
+from holdfast.runtime.attempt import AsgiApp, AsgiEvent
+
+
+async def fetch_manifest(app: AsgiApp) -> bytes:
+    """The body of the application's discovery answer.
+
+    Raises:
+        InvalidApp: it is no restate-sdk application, or it answered with an error.
+    """
+    status, body = 0, bytearray()
+    received = False
+
+    async def receive() -> AsgiEvent:
+        nonlocal received
+        if received:
+            await asyncio.Event().wait()  # nothing more comes; a disconnect would be read as an abort
+        received = True
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(event: AsgiEvent) -> None:
+        nonlocal status
+        if event["type"] == "http.response.start":
+            status = event["status"]
+        body.extend(event.get("body", b""))
+
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "method": "GET",
+        "path": "/discover",
+        "raw_path": b"/discover",
+        "query_string": b"",
+        "http_version": "2",  # with 1.1 the SDK offers request/response only: one attempt per step
+        "scheme": "http",
+        "headers": [(b"accept", ACCEPT)],
+    }
+    hint = "pass what restate.app([...]) returns, with at least one service in the list"
+    try:
+        await app(scope, receive, send)
+    except Exception as error:
+        raise InvalidApp(f"the application did not answer discovery: {type(error).__name__}: {error}", hint=hint) from error
+    if status != 200:
+        text = bytes(body[:200]).decode(errors="replace")
+        raise InvalidApp(f"the application answered discovery with status {status}: {text}".rstrip(": "), hint=hint)
+    return bytes(body)

@@ -1,0 +1,719 @@
+"""The embedded engine: wiring, start, stop, recovery, and the operations that ingress and admin API offer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+
+from holdfast.config import EngineConfig
+from holdfast.core import effects as fx
+from holdfast.core import events as ev
+from holdfast.core import ids
+from holdfast.core.machine import Machine
+from holdfast.core.model import Completion, Failure, Invocation, Receipt, Status
+from holdfast.core.results import completion_of
+from holdfast.errors import (
+    EngineError,
+    EngineStopped,
+    InvalidApp,
+    InvalidRequest,
+    InvocationConflict,
+    InvocationNotFound,
+    InvocationNotReady,
+    InvocationTooEarly,
+)
+from holdfast.protocol import discovery
+from holdfast.protocol.discovery import HandlerSpec, Manifest, ServiceSpec
+from holdfast.protocol.messages import VERSIONS, Result
+from holdfast.runtime.attempt import AsgiApp
+from holdfast.runtime.clock import Clock, SystemClock
+from holdfast.runtime.discover import fetch_manifest
+from holdfast.runtime.introspect import Introspection, InvocationInfo, JournalEntryInfo
+from holdfast.runtime.invoker import Invoker
+from holdfast.runtime.processor import Processor
+from holdfast.store.database import Owner, connect
+from holdfast.store.sqlite import SqliteTables
+
+log = logging.getLogger("holdfast.engine")
+
+T = TypeVar("T")
+
+TIMERS_PER_TURN = 512
+LONGEST_NAP_S = 60.0
+"""Timers are looked at this often at least, so that a changed wall clock is noticed."""
+EXPIRED_PER_TURN = 1000
+
+
+class _Waiter:
+    """Somebody who waits for a result."""
+
+    __slots__ = ("future", "is_workflow", "joined")
+
+    def __init__(self, future: asyncio.Future[Completion], is_workflow: bool) -> None:
+        self.future = future
+        self.is_workflow = is_workflow
+        self.joined = False
+
+
+class EngineRuntime:
+    """Runs one restate-sdk application on one database file, in the event loop that calls `start`."""
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        db: str | os.PathLike[str] = ":memory:",
+        config: EngineConfig | None = None,
+        clock: Clock | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        if not callable(app):
+            raise InvalidApp(
+                f"{type(app).__name__} object is no application", hint="pass what restate.app([...]) returns"
+            )
+        self.config = config or EngineConfig()
+        self.path = None if str(db) == ":memory:" else Path(db).absolute()
+        self.services: dict[str, ServiceSpec] = {}
+        self.manifest = Manifest(True, 0, 0)
+        self.deployment_id = ""
+        self.deployment_created_at_ms = 0
+        self._app: AsgiApp = app
+        self._clock = clock or SystemClock()
+        self._entropy = entropy
+        self._state = "new"
+        self._owner: Owner | None = None
+        self._waiters: dict[str, list[_Waiter]] = {}
+        self._operators: set[asyncio.Future[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due_ms: int | None = None
+        self._cleaner: asyncio.TimerHandle | None = None
+        self._cleaned_seq = 0
+        self.stopped: asyncio.Event = asyncio.Event()
+        """Set when the engine has stopped, also after a failure of its own."""
+        self.failure: EngineError | None = None
+
+    # ---- start and stop ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the database, ask the application what it serves, and go on with everything that was not finished.
+
+        Raises:
+            DatabaseInUse, DatabaseRefused: the file; nothing was changed.
+            InvalidApp, InvalidManifest: the application.
+        """
+        if self._state != "new":
+            raise EngineError("an engine can be started once", hint="make a new Engine")
+        body = await fetch_manifest(self._app)
+        self.manifest = discovery.parse_manifest(body)
+        version = self._negotiate()
+        self.services = dict(self.manifest.services)
+        self._loop = asyncio.get_running_loop()
+        if self.path is not None:
+            self._owner = Owner(self.path)
+        try:
+            connection = connect(self.path, fsync=self.config.durability == "full")
+        except BaseException:
+            self._release()
+            raise
+        self._tables = SqliteTables(connection)
+        self._reader = connection if self.path is None else apsw.Connection(str(self.path))
+        self._register(body.decode())
+        self.introspection = Introspection(self._reader, self._resident, self._service_type)
+        self._invoker = Invoker(self._app, self.services, self._tables, self.config, self._clock, version)
+        machine = Machine(
+            self._tables,
+            self.services,
+            self._entropy,
+            next_number=int(self._tables.meta("next_number") or 1),
+            deployment_id=self.deployment_id,
+        )
+        self._machine = machine
+        self._processor = Processor(
+            machine, self._tables, self._clock, self._performers(), self._failed, in_memory=self.path is None
+        )
+        self._invoker.processor = self._processor
+        self._state = "running"
+        self._recover()
+
+    def _negotiate(self) -> int:
+        lowest, highest = self.manifest.min_protocol_version, self.manifest.max_protocol_version
+        version = min(highest, self.config.protocol_version_max)
+        if version < lowest or version not in VERSIONS:
+            raise InvalidApp(
+                f"the application speaks service protocol versions {lowest} to {highest}, holdfast 5 to "
+                f"{self.config.protocol_version_max}",
+                hint="install a restate-sdk that speaks one of them: pip install 'restate-sdk>=1.3,<2'",
+            )
+        if not self.services and not self.manifest.services:
+            raise InvalidApp(
+                "the application has no services", hint="list them: restate.app([my_service, my_object])"
+            )
+        return version
+
+    def _register(self, manifest: str) -> None:
+        """The application's services are a deployment; changed services make a new one."""
+        latest = self._tables.latest_deployment()
+        if latest is not None and latest[2] == manifest:
+            self.deployment_id, self.deployment_created_at_ms, _ = latest
+            return
+        self.deployment_id = ids.deployment_text(self._entropy(16))
+        self.deployment_created_at_ms = self._clock.now_ms()
+        self._tables.add_deployment(self.deployment_id, self.deployment_created_at_ms, manifest)
+
+    def _recover(self) -> None:
+        """Re-derive what the rows ask for: attempts of everything invoked, and the next timer."""
+        unfinished = self._tables.invoked()
+        if unfinished:
+            log.info("going on with unfinished invocations", extra={"count": len(unfinished)})
+        self._invoker.recover(unfinished)
+        self._processor.call_soon(self._invoker.fill)
+        self._rearm()
+        self._cleaner = self._processor.call_later(self.config.cleanup_interval_ms / 1000 * 0.3, self._clean)
+
+    async def stop(self, drain_ms: int | None = None) -> None:
+        """Accept nothing more, let attempts finish or suspend, close the database. Safe to call twice.
+
+        Args:
+            drain_ms: How long attempts may take, milliseconds; None means the configured time. Attempts that are still
+                running then are aborted, and go on at the next start.
+        """
+        if self._state == "running":
+            self._state = "stopping"
+            await self._invoker.drain(self.config.drain_ms if drain_ms is None else drain_ms)
+            await self._processor.settled()
+            self._close(EngineStopped("the engine was stopped", hint="the invocation goes on at the next start"))
+        elif self._state == "new":
+            self._state = "stopped"
+            self.stopped.set()
+        else:
+            await self.stopped.wait()
+
+    def _failed(self, failure: EngineError) -> None:
+        self.failure = failure
+        self._close(failure)
+
+    def _close(self, reason: EngineError) -> None:
+        if self._state == "stopped":
+            return
+        self._state = "stopped"
+        for handle in (self._timer, self._cleaner):
+            if handle is not None:
+                handle.cancel()
+        self._invoker.abort_all()
+        self._processor.close()
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                _set_exception(waiter.future, reason)
+        self._waiters.clear()
+        for future in self._operators:
+            _set_exception(future, reason)
+        try:
+            if self._reader is not self._tables.connection:
+                self._reader.close()
+            self._tables.connection.close()
+        except apsw.Error as error:
+            log.error("closing the database failed", extra={"error": str(error)})
+        self._release()
+        self.stopped.set()
+
+    def _release(self) -> None:
+        if self._owner is not None:
+            self._owner.release()
+            self._owner = None
+
+    def check_running(self) -> None:
+        """
+        Raises:
+            EngineStopped: the engine does not accept requests.
+        """
+        if self._state != "running":
+            if self.failure is not None:
+                raise self.failure
+            raise EngineStopped(
+                f"the engine is {'not started' if self._state == 'new' else self._state}",
+                hint="start it with `async with Engine(...)` or `holdfast serve`",
+            )
+
+    # ---- effects -------------------------------------------------------------------------------------------------------
+
+    def _performers(self) -> dict[type, Callable[[Any], None]]:
+        invoker = self._invoker
+        return {
+            fx.StartAttempt: lambda effect: invoker.start(effect.invocation),
+            fx.Forward: lambda effect: invoker.forward(effect.invocation),
+            fx.CloseInput: lambda effect: invoker.close_input(effect.invocation),
+            fx.AbortAttempt: lambda effect: invoker.abort(effect.seq, effect.attempt),
+            fx.ScheduleRetry: lambda effect: invoker.schedule_retry(
+                effect.seq, effect.attempt, effect.delay_ms, effect.jitter
+            ),
+            fx.ReportPaused: self._report_paused,
+            fx.ArmTimer: lambda effect: self._arm(effect.due_ms),
+            fx.Accepted: self._accepted,
+            fx.Completed: self._completed,
+            fx.Answer: lambda effect: _set_result(effect.token, effect.value),
+            fx.Refuse: self._refuse,
+        }
+
+    def _report_paused(self, effect: fx.ReportPaused) -> None:
+        inv = effect.invocation
+        error = inv.last_error.message if inv.last_error else "paused by an operator"
+        log.error("invocation paused", extra={"invocation_id": inv.id, "target": inv.target, "error": error})
+
+    def _accepted(self, effect: fx.Accepted) -> None:
+        token = effect.token
+        if isinstance(token, _Waiter):
+            if effect.is_new:
+                return
+            token.joined = True
+            if token.is_workflow:
+                failure = Failure(409, "the workflow method was already invoked")
+                _set_result(token.future, Completion(effect.invocation_id, None, failure))
+            elif effect.completion is not None:
+                _set_result(token.future, effect.completion)
+            return
+        _set_result(token, Receipt(effect.invocation_id, effect.is_new, effect.start_at_ms))
+
+    def _completed(self, effect: fx.Completed) -> None:
+        completion = effect.completion
+        waiters = self._waiters.pop(completion.invocation_id, None)
+        if waiters is not None:
+            for waiter in waiters:
+                _set_result(waiter.future, completion)
+
+    _REFUSALS = {
+        "not_found": InvocationNotFound,
+        "conflict": InvocationConflict,
+        "too_early": InvocationTooEarly,
+        "invalid": InvalidRequest,
+    }
+
+    def _refuse(self, effect: fx.Refuse) -> None:
+        _set_exception(effect.token, self._REFUSALS[effect.kind](effect.message))
+
+    # ---- timers and cleaning ---------------------------------------------------------------------------------------------
+
+    def _arm(self, due_ms: int) -> None:
+        if self._timer_due_ms is not None:
+            if self._timer_due_ms <= due_ms:
+                return
+            if self._timer is not None:
+                self._timer.cancel()
+        self._timer_due_ms = due_ms
+        # Rounded up: the loop may call a little early, and a timer that is not due yet is only looked at again.
+        delay_s = min(LONGEST_NAP_S, max(0, due_ms - self._clock.now_ms() + 1) / 1000)
+        self._timer = self._processor.call_later(delay_s, self._fire)
+
+    def _rearm(self) -> None:
+        self._timer_due_ms = None
+        next_ms = self._tables.next_timer_ms()
+        if next_ms is not None:
+            self._arm(next_ms)
+
+    def _fire(self) -> None:
+        if not self._processor.can_read:  # a commit is under way in its thread
+            self._timer = self._processor.call_later(0.001, self._fire)
+            return
+        now_ms = self._clock.now_ms()
+        for due_ms, seq, completion_id in self._tables.due_timers(now_ms, TIMERS_PER_TURN):
+            self._processor.post(ev.TimerFired(due_ms, seq, completion_id, now_ms))
+        self._processor.drain()
+        if self._state != "running":
+            return
+        if self._processor.can_read:
+            self._rearm()
+        else:
+            self._timer_due_ms = now_ms
+            self._timer = self._processor.call_later(0.001, self._fire)
+
+    def _clean(self) -> None:
+        """Forget results whose retention is over, some rows at a time so that nobody waits for it."""
+        delay_s = self.config.cleanup_interval_ms / 1000
+        if self._processor.can_read:
+            now_ms = self._clock.now_ms()
+            self._cleaned_seq, expired = self._tables.expired(now_ms, self._cleaned_seq, EXPIRED_PER_TURN)
+            for invocation_id, journal_only in expired:
+                self._processor.post(ev.PurgeRequested(None, invocation_id, journal_only, now_ms))
+            if self._cleaned_seq:
+                delay_s = 0.05
+        else:
+            delay_s = 0.05
+        self._cleaner = self._processor.call_later(delay_s, self._clean)
+
+    # ---- callers ---------------------------------------------------------------------------------------------------------
+
+    async def call(
+        self,
+        handler: HandlerSpec,
+        key: str | None,
+        body: bytes,
+        headers: Iterable[tuple[str, str]] = (),
+        idempotency_key: str | None = None,
+    ) -> tuple[Completion, bool]:
+        """Submit and wait for the result. If the caller goes away, the invocation goes on.
+
+        Returns:
+            (result, is_new); is_new is False when an existing invocation was joined.
+        Raises:
+            EngineStopped: before it was accepted, or while waiting (then it goes on at the next start).
+        """
+        if self._state != "running":
+            self.check_running()
+        now_ms = self._clock.now_ms()
+        invocation_id, is_unique = self._id_for(handler, key, idempotency_key, now_ms)
+        waiter = _Waiter(self._loop.create_future(), handler.is_workflow_run)
+        self._wait(invocation_id, waiter)
+        self._processor.post(
+            ev.Submitted(
+                waiter if is_unique else None,
+                invocation_id,
+                is_unique,
+                handler,
+                key,
+                body,
+                list(headers),
+                idempotency_key,
+                None,
+                now_ms,
+            )
+        )
+        return await self._result(invocation_id, waiter), not waiter.joined
+
+    def _wait(self, invocation_id: str, waiter: _Waiter) -> None:
+        others = self._waiters.get(invocation_id)
+        if others is None:
+            self._waiters[invocation_id] = [waiter]
+        else:
+            others.append(waiter)
+
+    async def _result(self, invocation_id: str, waiter: _Waiter) -> Completion:
+        try:
+            return await waiter.future
+        finally:
+            others = self._waiters.get(invocation_id)
+            if others is not None and waiter in others:
+                others.remove(waiter)
+                if not others:
+                    del self._waiters[invocation_id]
+
+    async def send(
+        self,
+        handler: HandlerSpec,
+        key: str | None,
+        body: bytes,
+        headers: Iterable[tuple[str, str]] = (),
+        idempotency_key: str | None = None,
+        delay_ms: int | None = None,
+    ) -> Receipt:
+        """Submit; returns when the request is durable.
+
+        Args:
+            delay_ms: Start this much later, milliseconds; None starts at once.
+        Raises:
+            EngineStopped: it was not accepted.
+        """
+        self.check_running()
+        now_ms = self._clock.now_ms()
+        invocation_id, is_unique = self._id_for(handler, key, idempotency_key, now_ms)
+        start_at_ms = None if delay_ms is None else now_ms + delay_ms
+        token: asyncio.Future[Receipt] = self._loop.create_future()
+        event = ev.Submitted(
+            token,
+            invocation_id,
+            is_unique,
+            handler,
+            key,
+            body,
+            list(headers),
+            idempotency_key,
+            start_at_ms,
+            now_ms,
+        )
+        return await self._ask(token, event)
+
+    def _id_for(
+        self, handler: HandlerSpec, key: str | None, idempotency_key: str | None, now_ms: int
+    ) -> tuple[str, bool]:
+        """(invocation id, whether an invocation with it may exist)."""
+        if handler.is_workflow_run:
+            return ids.invocation_text(ids.workflow_run_id(handler.service, key or "")), True
+        if idempotency_key is not None:
+            raw = ids.idempotent_id(handler.service, key, handler.name, idempotency_key)
+            return ids.invocation_text(raw), True
+        return ids.invocation_text(ids.fresh_id(key, now_ms, self._entropy(24))), False
+
+    async def _ask(self, token: asyncio.Future[T], event: ev.Event) -> T:
+        self._operators.add(token)
+        self._processor.post(event)
+        try:
+            return await token
+        finally:
+            self._operators.discard(token)
+
+    def workflow_invocation_id(self, service: str, key: str) -> str:
+        """Id of the run of workflow `service` with this key, whether it exists or not."""
+        return ids.invocation_text(ids.workflow_run_id(service, key))
+
+    def idempotent_invocation_id(self, service: str, key: str | None, handler: str, idempotency_key: str) -> str:
+        """Id of the invocation made with this idempotency key, whether it exists or not."""
+        return ids.invocation_text(ids.idempotent_id(service, key, handler, idempotency_key))
+
+    async def attach(self, invocation_id: str) -> Completion:
+        """Wait for the output of an invocation that may still be running. Starts nothing; safe to repeat.
+
+        Raises:
+            InvocationNotFound: never accepted, or purged.
+            InvalidRequest: not an invocation id.
+        """
+        inv = await self._stored(invocation_id)
+        if inv.status == Status.COMPLETED:
+            return completion_of(inv)
+        waiter = _Waiter(self._loop.create_future(), is_workflow=False)
+        self._wait(invocation_id, waiter)
+        return await self._result(invocation_id, waiter)
+
+    async def output(self, invocation_id: str) -> Completion:
+        """The output, if there is one now.
+
+        Raises:
+            InvocationNotReady: accepted, but not completed.
+            InvocationNotFound, InvalidRequest: as for `attach`.
+        """
+        inv = await self._stored(invocation_id)
+        if inv.status != Status.COMPLETED:
+            raise InvocationNotReady("the invocation exists but has not completed yet", hint="attach to wait for it")
+        return completion_of(inv)
+
+    async def _stored(self, invocation_id: str) -> Invocation:
+        self.check_running()
+        _check_id(invocation_id)
+        await self._processor.settled()
+        self.check_running()
+        inv = self._machine.find(invocation_id)
+        if inv is None:
+            raise InvocationNotFound(
+                f"invocation {invocation_id} not found", hint="it was never accepted, or its retention is over"
+            )
+        return inv
+
+    async def resolve_awakeable(self, awakeable_id: str, value: bytes) -> None:
+        """Complete an awakeable. Nothing happens when it is unknown or its invocation is over.
+
+        Raises:
+            InvalidRequest: not an awakeable id.
+        """
+        await self._complete_awakeable(awakeable_id, Result(value=value))
+
+    async def reject_awakeable(self, awakeable_id: str, message: str) -> None:
+        """Fail an awakeable: its handler gets TerminalError(message, 500)."""
+        await self._complete_awakeable(awakeable_id, Result(failure=(500, message, {})))
+
+    async def _complete_awakeable(self, awakeable_id: str, result: Result) -> None:
+        self.check_running()
+        try:
+            raw, signal = ids.awakeable_parts(awakeable_id)
+        except ids.MalformedId as error:
+            raise InvalidRequest(f"bad awakeable id '{awakeable_id}': {error}") from None
+        token: asyncio.Future[str] = self._loop.create_future()
+        now_ms = self._clock.now_ms()
+        await self._ask(token, ev.SignalSent(token, ids.invocation_text(raw), signal, result, now_ms))
+
+    # ---- operators -------------------------------------------------------------------------------------------------------
+
+    async def cancel(self, invocation_id: str) -> str:
+        """Ask an invocation to stop: `appended` (the signal is stored) or `done` (it had not started and is gone).
+
+        Raises:
+            InvocationNotFound, InvocationConflict (already completed), InvalidRequest (malformed id).
+        """
+        return await self._operate(ev.CancelRequested, invocation_id)
+
+    async def kill(self, invocation_id: str) -> None:
+        """End an invocation now, with everything it called. State it wrote stays. Raises as `cancel`."""
+        await self._operate(ev.KillRequested, invocation_id)
+
+    async def pause(self, invocation_id: str) -> str:
+        """Stop attempting: `accepted` (it will pause) or `done` (nothing to do). Raises as `cancel`."""
+        return await self._operate(ev.PauseRequested, invocation_id)
+
+    async def resume(self, invocation_id: str, deployment: str = "keep") -> None:
+        """Attempt a paused, suspended or backing-off invocation now, with fresh retries.
+
+        Args:
+            deployment: `keep`, `latest` or the id of the one deployment there is.
+        Raises:
+            InvocationTooEarly: not started yet. Otherwise as `cancel`.
+        """
+        if deployment.lower() not in ("keep", "latest") and deployment != self.deployment_id:
+            raise InvalidRequest(
+                f"The query parameter 'deployment' is invalid. Reason: there is no deployment '{deployment}'",
+                hint=f"use keep, latest or {self.deployment_id}",
+            )
+        await self._operate(ev.ResumeRequested, invocation_id)
+
+    async def purge(self, invocation_id: str) -> None:
+        """Forget a completed invocation; of a workflow run also state and promises. Raises as `cancel`."""
+        await self._purge(invocation_id, journal_only=False)
+
+    async def purge_journal(self, invocation_id: str) -> None:
+        """Forget the journal of a completed invocation and keep its output. Raises as `cancel`."""
+        await self._purge(invocation_id, journal_only=True)
+
+    async def _purge(self, invocation_id: str, *, journal_only: bool) -> None:
+        self.check_running()
+        _check_field_id(invocation_id)
+        token: asyncio.Future[str] = self._loop.create_future()
+        await self._ask(token, ev.PurgeRequested(token, invocation_id, journal_only, self._clock.now_ms()))
+
+    async def _operate(self, event: Callable[[object, str, int], ev.Event], invocation_id: str) -> str:
+        self.check_running()
+        _check_field_id(invocation_id)
+        token: asyncio.Future[str] = self._loop.create_future()
+        return await self._ask(token, event(token, invocation_id, self._clock.now_ms()))
+
+    async def mutate_state(
+        self, service: str, key: str, new_state: dict[str, bytes], version: str | None = None
+    ) -> None:
+        """Replace the whole state of a key; it takes its turn behind the key's running handler.
+
+        Args:
+            version: apply only if the state still has this version (see `core.results.state_version`).
+        Raises:
+            InvalidRequest: unknown service, or one without state.
+        """
+        self.check_running()
+        spec = self.services.get(service)
+        if spec is None:
+            raise InvalidRequest(f"The requested service '{service}' does not exist", status=404)
+        if not spec.keyed:
+            raise InvalidRequest("Cannot modify state for service type Service")
+        token: asyncio.Future[str] = self._loop.create_future()
+        await self._ask(token, ev.StateReplaced(token, service, key, new_state, version, self._clock.now_ms()))
+
+    def list_invocations(
+        self,
+        *,
+        statuses: list[str] | None = None,
+        service: str | None = None,
+        handler: str | None = None,
+        key: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+        oldest_first: bool = False,
+    ) -> list[InvocationInfo]:
+        """A page of invocations, newest first.
+
+        Args:
+            statuses: public statuses; None means all.
+            before: id of the last row of the previous page.
+        Raises:
+            InvalidRequest: an unknown status.
+        """
+        self._settle_now()
+        try:
+            return self.introspection.list_invocations(
+                statuses=statuses,
+                service=service,
+                handler=handler,
+                key=key,
+                limit=limit,
+                before=before,
+                oldest_first=oldest_first,
+            )
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
+
+    def describe(self, invocation_id: str) -> InvocationInfo:
+        """
+        Raises:
+            InvocationNotFound, InvalidRequest (malformed id).
+        """
+        return self._known(invocation_id, self._look(invocation_id).describe(invocation_id))
+
+    def journal(self, invocation_id: str) -> list[JournalEntryInfo]:
+        """All entries in stored order. Raises as `describe`."""
+        return self._known(invocation_id, self._look(invocation_id).journal(invocation_id))
+
+    def journal_events(self, invocation_id: str) -> list[dict[str, Any]]:
+        """Failed attempts (each distinct failure once) and pauses, oldest first. Raises as `describe`."""
+        self.describe(invocation_id)
+        return self.introspection.events(invocation_id)
+
+    def input_preview(self, invocation_id: str) -> bytes | None:
+        """The request body; None when the journal is gone. Raises as `describe`."""
+        self.describe(invocation_id)
+        return self.introspection.input_of(invocation_id)
+
+    def state_keys(self, service: str, limit: int = 100) -> list[str]:
+        """Keys of a service that have state, in order."""
+        self._settle_now()
+        return self.introspection.keys(service, limit)
+
+    def state(self, service: str, key: str) -> dict[str, bytes]:
+        """The state of one key, as stored bytes."""
+        self._settle_now()
+        return self.introspection.state(service, key)
+
+    def statistics(self) -> dict[str, int]:
+        """Figures of this moment: attempts in flight, invocations in memory."""
+        return {"attempts": len(self._invoker.attempts), "resident": len(self._machine.resident)}
+
+    def _settle_now(self) -> None:
+        """What was received before this call is seen by it."""
+        self.check_running()
+        self._processor.drain()
+        self.check_running()
+
+    def _look(self, invocation_id: str) -> Introspection:
+        _check_field_id(invocation_id)
+        self._settle_now()
+        return self.introspection
+
+    @staticmethod
+    def _known(invocation_id: str, found: T | None) -> T:
+        if found is None:
+            raise InvocationNotFound(
+                f"The requested invocation '{invocation_id}' does not exist",
+                hint="it may be purged; recent ones: holdfast invocations list",
+            )
+        return found
+
+    def _resident(self, seq: int) -> Invocation | None:
+        return self._machine.resident.get(seq)
+
+    def _service_type(self, service: str) -> str:
+        spec = self.services.get(service)
+        return spec.ty.lower() if spec else "service"
+
+
+
+def _check_id(invocation_id: str) -> None:
+    try:
+        ids.invocation_bytes(invocation_id)
+    except ids.MalformedId as error:
+        raise InvalidRequest(f"bad invocation id '{invocation_id}': {error}") from None
+
+
+def _check_field_id(invocation_id: str) -> None:
+    try:
+        ids.invocation_bytes(invocation_id)
+    except ids.MalformedId as error:
+        raise InvalidRequest(
+            f"The request field 'invocation_id' is invalid. Reason: {error}",
+            hint="ids look like inv_1…; see `holdfast invocations list`",
+        ) from None
+
+
+def _set_result(future: Any, value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _set_exception(future: Any, error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,357 @@
+"""What operators see of invocations: rows of the database, refined by what only memory knows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import apsw
+
+from holdfast.core import awaiting
+from holdfast.core.model import Invocation, Status
+from holdfast.protocol import messages as m
+from holdfast.protocol.messages import Awaited
+from holdfast.protocol.wire import HEADER, HEADER_BYTES, message, split
+
+PUBLIC_STATUSES = ("scheduled", "pending", "ready", "running", "backing-off", "suspended", "paused", "completed")
+PREVIEW_BYTES_MAX = 200
+
+
+@dataclass(slots=True)
+class InvocationInfo:
+    """One row of `list` and `describe`. Times are epoch milliseconds; None where not applicable."""
+
+    id: str
+    target: str
+    """`Service/handler` or `Object/key/handler`."""
+    service: str
+    handler: str
+    key: str | None
+    service_type: str
+    """`service`, `virtual_object`, `workflow`."""
+    status: str
+    """Public status: scheduled, pending, ready, running, backing-off, suspended, paused, completed."""
+    idempotency_key: str | None
+    invoked_by: str
+    """`ingress` or `service`."""
+    invoked_by_id: str | None
+    invoked_by_target: str | None
+    created_at_ms: int
+    modified_at_ms: int
+    scheduled_start_at_ms: int | None
+    completed_at_ms: int | None
+    journal_size: int
+    journal_commands_size: int
+    retry_count: int
+    next_retry_at_ms: int | None
+    last_failure: str | None
+    last_failure_code: int | None
+    completion_result: str | None
+    """`success` or `failure` when completed."""
+    completion_failure: str | None
+    """`[409] killed`."""
+    pinned_deployment_id: str | None
+    pinned_protocol_version: int | None
+    waiting_for: list[str] = field(default_factory=lambda: list[str]())
+    """What a suspended invocation waits for, readable: `completion 3`, `signal 1`, `signal 'go'`."""
+
+
+@dataclass(slots=True)
+class JournalEntryInfo:
+    """One journal entry, for people."""
+
+    index: int
+    entry_type: str
+    """`Command: Run`, `Notification: Sleep`, … as the server names them."""
+    name: str
+    appended_at_ms: int
+    completion_id: int | None
+    detail: dict[str, Any]
+    """Decoded fields worth showing: target, key, value preview, wake-up time, failure …"""
+
+
+_COLUMNS = (
+    "seq, id, service, handler, key, status, idempotency_key, invoked_by_id, invoked_by_target, created_at_ms, "
+    "modified_at_ms, start_at_ms, completed_at_ms, failure_code, deployment_id, protocol_version, awaiting, output, "
+    "head, (SELECT max(stored_at_ms) FROM journal j WHERE j.seq = invocation.seq)"
+)
+_STORED = {
+    "scheduled": Status.SCHEDULED,
+    "pending": Status.INBOXED,
+    "ready": Status.INVOKED,
+    "running": Status.INVOKED,
+    "backing-off": Status.INVOKED,
+    "suspended": Status.SUSPENDED,
+    "paused": Status.PAUSED,
+    "completed": Status.COMPLETED,
+}
+
+
+class Introspection:
+    """Read-only view. `resident` gives the in-memory half of an invocation, if it has one."""
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        resident: Callable[[int], Invocation | None],
+        service_type: Callable[[str], str],
+    ) -> None:
+        self._connection = connection
+        self._resident = resident
+        self._service_type = service_type
+
+    def _rows(self, sql: str, bindings: list[Any]) -> list[Any]:
+        return list(self._connection.execute(sql, bindings))
+
+    def list_invocations(
+        self,
+        *,
+        statuses: list[str] | None = None,
+        service: str | None = None,
+        handler: str | None = None,
+        key: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+        oldest_first: bool = False,
+    ) -> list[InvocationInfo]:
+        """A page of invocations, by order of arrival.
+
+        Args:
+            statuses: public statuses; None means all.
+            before: id of the last row of the previous page.
+        Raises:
+            ValueError: an unknown status; the message lists the known ones.
+        """
+        where, bindings = ["1 = 1"], list[Any]()
+        wanted = set(statuses or ())
+        if unknown := wanted - set(PUBLIC_STATUSES):
+            raise ValueError(f"unknown status {sorted(unknown)[0]!r}; known: {', '.join(PUBLIC_STATUSES)}")
+        if wanted:
+            stored = sorted({_STORED[status] for status in wanted})
+            where.append(f"status IN ({', '.join('?' * len(stored))})")
+            bindings += stored
+        for column, value in (("service", service), ("handler", handler), ("key", key)):
+            if value is not None:
+                where.append(f"{column} = ?")
+                bindings.append(value)
+        comparison, direction = (">", "ASC") if oldest_first else ("<", "DESC")
+        out: list[InvocationInfo] = []
+        after = before
+        while len(out) < limit:  # ready, running and backing-off are told apart in memory, so a page may need more rows
+            clauses, page = list(where), list(bindings)
+            if after is not None:
+                clauses.append(f"seq {comparison} coalesce((SELECT seq FROM invocation WHERE id = ?), -1)")
+                page.append(after)
+            sql = f"SELECT {_COLUMNS} FROM invocation WHERE {' AND '.join(clauses)} ORDER BY seq {direction} LIMIT ?"
+            rows = self._rows(sql, [*page, limit])
+            found = [self._info(row) for row in rows]
+            out += [info for info in found if not wanted or info.status in wanted]
+            if len(rows) < limit:
+                break
+            after = found[-1].id
+        return out[:limit]
+
+    def describe(self, invocation_id: str) -> InvocationInfo | None:
+        rows = self._rows(f"SELECT {_COLUMNS} FROM invocation WHERE id = ?", [invocation_id])
+        return self._info(rows[0]) if rows else None
+
+    def _info(self, row: Any) -> InvocationInfo:
+        (seq, invocation_id, service, handler, key, stored, idempotency_key, by_id, by_target, created, modified) = row[
+            :11
+        ]
+        start, completed, failure_code, deployment_id, version, awaited, output, head, last_entry = row[11:]
+        live = self._resident(seq)
+        frames = [message_type for message_type, _ in split(head + self._journal(seq) + _output_entry(output))]
+        info = InvocationInfo(
+            id=invocation_id,
+            target=f"{service}/{handler}" if key is None else f"{service}/{key}/{handler}",
+            service=service,
+            handler=handler,
+            key=key,
+            service_type=self._service_type(service),
+            status=_public_status(stored, live),
+            idempotency_key=idempotency_key,
+            invoked_by="ingress" if by_id is None else "service",
+            invoked_by_id=by_id,
+            invoked_by_target=by_target,
+            created_at_ms=created,
+            modified_at_ms=max(modified, last_entry or 0),
+            scheduled_start_at_ms=start,
+            completed_at_ms=completed,
+            journal_size=len(frames),
+            journal_commands_size=sum(m.is_command(message_type) for message_type in frames),
+            retry_count=0,
+            next_retry_at_ms=None,
+            last_failure=None,
+            last_failure_code=None,
+            completion_result=None,
+            completion_failure=None,
+            pinned_deployment_id=deployment_id,
+            pinned_protocol_version=version if deployment_id is not None else None,
+            waiting_for=_readable(awaiting.from_json(awaited)) if awaited else [],
+        )
+        if stored == Status.INVOKED and live is not None:
+            info.retry_count = live.retry_count + (1 if live.in_flight else 0)
+            info.next_retry_at_ms = live.next_retry_at_ms
+            if live.last_error is not None:
+                info.last_failure, info.last_failure_code = live.last_error.message, live.last_error.code
+        elif stored == Status.PAUSED:
+            info.last_failure, info.last_failure_code = self._last_failure(seq)
+        elif stored == Status.COMPLETED:
+            info.completion_result = "success" if failure_code is None else "failure"
+            if failure_code is not None:
+                failure = m.decode_failure(cast(bytes, message(output[HEADER_BYTES:])[15]))
+                info.completion_failure = f"[{failure[0]}] {failure[1]}"
+        return info
+
+    def _last_failure(self, seq: int) -> tuple[str | None, int | None]:
+        rows = self._rows("SELECT event FROM journal_event WHERE seq = ? ORDER BY rowid DESC", [seq])
+        for (text,) in rows:
+            event = json.loads(text)
+            error = event if event["ty"] == "TransientError" else event.get("last_failure")
+            if error:
+                return error["error_message"], error["error_code"]
+        return None, None
+
+    def _journal(self, seq: int) -> bytes:
+        return b"".join(row[0] for row in self._rows("SELECT frames FROM journal WHERE seq = ? ORDER BY first_index", [seq]))
+
+    def journal(self, invocation_id: str) -> list[JournalEntryInfo] | None:
+        """All entries in stored order, or None for an unknown invocation."""
+        rows = self._rows(
+            "SELECT seq, head, output, created_at_ms, modified_at_ms FROM invocation WHERE id = ?", [invocation_id]
+        )
+        if not rows:
+            return None
+        seq, head, output, created_at_ms, modified_at_ms = rows[0]
+        parts: list[tuple[int, bytes]] = [(created_at_ms, head)]
+        parts += self._rows("SELECT stored_at_ms, frames FROM journal WHERE seq = ? ORDER BY first_index", [seq])
+        parts.append((modified_at_ms, _output_entry(output)))
+        out: list[JournalEntryInfo] = []
+        for at_ms, frames in parts:
+            for message_type, body in split(frames):
+                out.append(_entry(len(out), message_type, body, at_ms))
+        return out
+
+    def events(self, invocation_id: str) -> list[dict[str, Any]]:
+        """Failures of attempts and pauses, oldest first."""
+        rows = self._rows(
+            "SELECT e.at_ms, e.after_index, e.event FROM journal_event e JOIN invocation i ON i.seq = e.seq "
+            "WHERE i.id = ? ORDER BY e.rowid",
+            [invocation_id],
+        )
+        return [{"at_ms": at, "after_index": after, **json.loads(text)} for at, after, text in rows]
+
+    def input_of(self, invocation_id: str) -> bytes | None:
+        """The request body, None for an unknown invocation or a purged journal."""
+        rows = self._rows("SELECT seq, head FROM invocation WHERE id = ?", [invocation_id])
+        if not rows:
+            return None
+        frames = rows[0][1] or self._journal(rows[0][0])
+        for _, body in split(frames):
+            return m.decode_value(cast(bytes, message(body).get(14, b"")))
+        return None
+
+    def keys(self, service: str, limit: int) -> list[str]:
+        sql = "SELECT DISTINCT key FROM state WHERE service = ? ORDER BY key LIMIT ?"
+        return [row[0] for row in self._rows(sql, [service, limit])]
+
+    def state(self, service: str, key: str) -> dict[str, bytes]:
+        return dict(self._rows("SELECT name, value FROM state WHERE service = ? AND key = ?", [service, key]))
+
+
+def _output_entry(output: bytes) -> bytes:
+    """The Output frame when it is an entry of the journal, not a result of the engine's own."""
+    return output if output and HEADER.unpack_from(output)[0] == m.OUTPUT else b""
+
+
+def _public_status(stored: str, live: Invocation | None) -> str:
+    if stored == Status.INBOXED:
+        return "pending"
+    if stored != Status.INVOKED:
+        return stored
+    if live is None:
+        return "ready"
+    if live.in_flight:
+        return "running"
+    return "backing-off" if live.next_retry_at_ms is not None else "ready"
+
+
+def _readable(tree: Awaited) -> list[str]:
+    out: list[str] = []
+    for leaf in tree.leaves():
+        if isinstance(leaf, tuple):
+            out.append(f"completion {leaf[0]}")
+        elif isinstance(leaf, str):
+            out.append(f"signal {leaf!r}")
+        elif leaf == m.CANCEL_SIGNAL:
+            continue  # every await listens for cancel
+        elif leaf >= m.FIRST_AWAKEABLE_SIGNAL:
+            out.append(f"awakeable {leaf - m.FIRST_AWAKEABLE_SIGNAL}")
+        else:
+            out.append(f"signal {leaf}")
+    return out
+
+
+def _preview(value: bytes) -> str:
+    text = value[:PREVIEW_BYTES_MAX].decode(errors="replace")
+    return text if len(value) <= PREVIEW_BYTES_MAX else f"{text}… ({len(value)} bytes)"
+
+
+def _result(content: dict[int, int | bytes], value: int, failure: int) -> dict[str, Any]:
+    result = m.decode_result(content, value, failure)
+    if result.failure is not None:
+        return {"failure": f"[{result.failure[0]}] {result.failure[1]}"}
+    return {} if result.value is None else {"value": _preview(result.value)}
+
+
+def _entry(index: int, message_type: int, body: bytes, at_ms: int) -> JournalEntryInfo:
+    content = message(body)
+
+    def string(number: int) -> str:
+        return cast(bytes, content.get(number, b"")).decode(errors="replace")
+
+    detail: dict[str, Any] = {}
+    name, completion_id = string(12) if m.is_command(message_type) else "", content.get(11)
+    if message_type == m.INPUT:
+        detail = {"value": _preview(m.decode_value(cast(bytes, content.get(14, b""))))}
+    elif message_type == m.OUTPUT:
+        detail = _result(content, 14, 15)
+    elif message_type in (m.CALL, m.ONE_WAY_CALL):
+        call = m.call_request(message_type, body)
+        key = f"/{call.key}" if call.key else ""
+        detail = {"target": f"{call.service}{key}/{call.handler}", "parameter": _preview(call.parameter)}
+        if call.idempotency_key is not None:
+            detail["idempotency_key"] = call.idempotency_key
+        if call.invoke_time_ms:
+            detail["invoke_time_ms"] = call.invoke_time_ms
+        completion_id = call.completion_id or None
+    elif message_type == m.SLEEP:
+        detail = {"wake_up_time_ms": content.get(1, 0)}
+    elif message_type in (m.SET_STATE, m.GET_EAGER_STATE, m.GET_LAZY_STATE, m.CLEAR_STATE):
+        detail = {"key": string(1)}
+        if message_type == m.SET_STATE:
+            detail["value"] = _preview(m.decode_value(cast(bytes, content.get(3, b""))))
+        elif message_type == m.GET_EAGER_STATE:
+            detail.update(_result(content, 14, 15))
+    elif message_type in (m.GET_PROMISE, m.PEEK_PROMISE, m.COMPLETE_PROMISE):
+        detail = {"promise": string(1)}
+    elif message_type == m.SEND_SIGNAL:
+        detail = {"target": string(1), "signal": content[2] if 2 in content else string(3)}
+    elif message_type in (m.ATTACH_INVOCATION, m.GET_INVOCATION_OUTPUT, m.COMPLETE_AWAKEABLE):
+        detail = {"target": string(1)}
+    elif message_type == m.CALL_INVOCATION_ID:
+        completion_id = content.get(1)
+        detail = {"invocation_id": string(16)}
+    elif message_type == m.SIGNAL:
+        detail = {"signal": content[2] if 2 in content else string(3), **_result(content, 5, 6)}
+        if detail["signal"] == m.CANCEL_SIGNAL:
+            detail["signal"] = "cancel"
+    elif message_type >= m.NOTIFICATION:
+        completion_id = content.get(1)
+        detail = _result(content, 5, 6)
+    return JournalEntryInfo(
+        index, m.entry_type_name(message_type), name, at_ms, cast("int | None", completion_id), detail
+    )

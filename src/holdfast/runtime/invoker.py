@@ -1,0 +1,281 @@
+"""Runs attempts: gives them places, wakes, suspends, times out and retries them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from holdfast.config import EngineConfig
+from holdfast.core import ids
+from holdfast.core.events import AttemptFailed, FramesReceived, RetryDue
+from holdfast.core.model import Invocation, Status
+from holdfast.core.results import pending_sleeps
+from holdfast.protocol import messages as m
+from holdfast.protocol.discovery import ServiceSpec
+from holdfast.runtime.attempt import AsgiApp, Attempt
+from holdfast.runtime.clock import Clock
+from holdfast.runtime.processor import Processor
+from holdfast.store.sqlite import SqliteTables
+
+log = logging.getLogger("holdfast.invoker")
+
+SWEEP_S = 0.1
+PRESSED_SWEEP_S = 0.005
+"""Interval of looking for idle attempts while others wait for a place."""
+
+_JITTER = 0.3  # of the delay, as the server's
+_NEEDS_NO_COMMIT = frozenset((m.RUN, m.GET_EAGER_STATE, m.GET_EAGER_STATE_KEYS))
+
+
+class Invoker:
+    """Implements `attempt.Listener`. All methods run in the engine's loop."""
+
+    def __init__(
+        self,
+        app: AsgiApp,
+        services: Mapping[str, ServiceSpec],
+        tables: SqliteTables,
+        config: EngineConfig,
+        clock: Clock,
+        protocol_version: int,
+    ) -> None:
+        self.attempts: dict[int, Attempt] = {}
+        self.processor: Processor = None  # type: ignore[assignment]  # set by the engine, which wires the two
+        self._app = app
+        self._services = services
+        self._tables = tables
+        self._config = config
+        self._clock = clock
+        self._version = protocol_version
+        self._ready: deque[int] = deque()
+        self._numbers = 0
+        self._stopping = False
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._retries: set[asyncio.TimerHandle] = set()
+        content_type = (m.CONTENT_TYPE % protocol_version).encode()
+        self._headers = [(b"content-type", content_type), (b"accept", content_type)]
+        self._scopes: dict[tuple[str, str], dict[str, Any]] = {}
+
+    # ---- starting ----------------------------------------------------------------------------------------------------
+
+    def start(self, inv: Invocation) -> None:
+        """Run an attempt now, or as soon as there is a place."""
+        if len(self.attempts) < self._config.attempts_max and not self._ready and not self._stopping:
+            self._launch(inv)
+            return
+        self._ready.append(inv.seq)
+        if inv.retry_count == 0:
+            self.processor.machine.forget(inv)
+        self._sweep_soon(PRESSED_SWEEP_S)
+
+    def recover(self, seqs: list[int]) -> None:
+        """Queue invocations found in the database at start."""
+        self._ready.extend(seqs)
+
+    def fill(self) -> None:
+        """Start waiting invocations while there are places."""
+        while self._ready and len(self.attempts) < self._config.attempts_max and not self._stopping:
+            inv = self.processor.machine.get(self._ready.popleft())
+            if inv is not None:
+                self._launch(inv)
+
+    def _launch(self, inv: Invocation) -> None:
+        if inv.in_flight or inv.is_gone or inv.status != Status.INVOKED:
+            return
+        self._numbers += 1
+        inv.attempt = self._numbers
+        inv.in_flight = inv.input_open = True
+        inv.protocol_version = self._version
+        inv.next_retry_at_ms = None
+        inv.missed = []
+        inv.forward = []
+        spec = inv.spec
+        timeouts_ms = (spec.inactivity_timeout_ms, spec.abort_timeout_ms) if spec else (60_000, 600_000)
+        attempt = Attempt(
+            self,
+            self._app,
+            self._scope(inv),
+            self._first_input(inv),
+            seq=inv.seq,
+            number=inv.attempt,
+            invocation_id=inv.id,
+            version=self._version,
+            body_bytes_max=self._config.body_bytes_max,
+            timeouts_ms=timeouts_ms,
+            loop=self._loop,
+        )
+        self.attempts[inv.seq] = attempt
+        if timeouts_ms[0] == 0:  # the handler asked for request/response
+            inv.input_open = False
+            attempt.close()
+        if self._sweeping is None:
+            self._sweep_soon(SWEEP_S)
+
+    def _scope(self, inv: Invocation) -> dict[str, Any]:
+        place = (inv.service, inv.handler)
+        scope = self._scopes.get(place)
+        if scope is None:
+            path = f"/invoke/{inv.service}/{inv.handler}"
+            scope = self._scopes[place] = {
+                "type": "http",
+                "asgi": {"version": "3.0"},
+                "method": "POST",
+                "path": path,
+                "raw_path": path.encode(),
+                "query_string": b"",
+                # Anything below 2 would make the SDK end the attempt at every step.
+                "http_version": "2",
+                "scheme": "http",
+            }
+        return {**scope, "headers": [*self._headers, (b"x-restate-invocation-id", inv.id.encode())]}
+
+    def _first_input(self, inv: Invocation) -> bytes:
+        raw = ids.invocation_bytes(inv.id)
+        journal, entries = inv.head, inv.entries
+        if entries > 1 or not journal:
+            journal += self._tables.journal(inv.seq)
+            inv.sleeps = pending_sleeps(journal)
+        if inv.output:  # the process died, or the attempt failed, between Output and End
+            journal += inv.output
+            entries += 1
+        state: list[tuple[bytes, bytes]] = []
+        partial = True
+        if inv.key is not None and inv.spec is not None and not inv.spec.lazy_state:
+            rows = self._tables.state(inv.service, inv.key)
+            partial = sum(len(value) for _, value in rows) > self._config.eager_state_bytes_max
+            state = [] if partial else [(name.encode(), value) for name, value in rows]
+        start = m.start_frame(
+            invocation_bytes=raw,
+            debug_id=inv.id,
+            known_entries=entries,
+            state=state,
+            partial_state=partial,
+            key=inv.key,
+            retry_count=inv.failures_since_entry,
+            since_last_entry_ms=max(0, self._clock.now_ms() - inv.entry_at_ms),
+            random_seed=inv.random_seed if inv.random_seed is not None else int.from_bytes(raw[8:16], "big"),
+            version=self._version,
+            idempotency_key=inv.idempotency_key,
+        )
+        return start + journal
+
+    # ---- what attempts report ----------------------------------------------------------------------------------------
+
+    def frames_received(self, attempt: Attempt, frames: list[tuple[int, bytes]]) -> None:
+        # A Run command alone has no effect and nobody waits for it: it is stored together with its completion.
+        lazy = len(frames) == 1 and frames[0][0] in _NEEDS_NO_COMMIT
+        self.processor.post(
+            FramesReceived(attempt.seq, attempt.number, frames, self._clock.now_ms()), lazy=lazy
+        )
+
+    def attempt_waits(self, attempt: Attempt) -> None:
+        inv = self.processor.machine.resident.get(attempt.seq)
+        if inv is not None and inv.attempt == attempt.number:
+            inv.input_open = False
+        attempt.close()
+
+    def attempt_ended(self, attempt: Attempt, failure: str | None) -> None:
+        if self.attempts.get(attempt.seq) is attempt:
+            del self.attempts[attempt.seq]
+        if failure is not None and not attempt.aborted:
+            self.processor.post(AttemptFailed(attempt.seq, attempt.number, 500, failure, self._clock.now_ms()))
+        if self._ready and not self._stopping:
+            self.processor.call_soon(self.fill)
+
+    # ---- effects -----------------------------------------------------------------------------------------------------
+
+    def forward(self, inv: Invocation) -> None:
+        frames, inv.forward = inv.forward, []
+        attempt = self.attempts.get(inv.seq)
+        if frames and attempt is not None and attempt.number == inv.attempt:
+            attempt.feed(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    def close_input(self, inv: Invocation) -> None:
+        attempt = self.attempts.get(inv.seq)
+        if attempt is not None and attempt.number == inv.attempt:
+            attempt.close()
+
+    def abort(self, seq: int, number: int) -> None:
+        attempt = self.attempts.get(seq)
+        if attempt is not None and attempt.number == number:
+            attempt.abort()
+            del self.attempts[seq]
+
+    def schedule_retry(self, seq: int, number: int, delay_ms: int, jitter: bool) -> None:
+        inv = self.processor.machine.resident.get(seq)
+        if inv is not None and inv.last_error is not None:
+            extra = {"invocation_id": inv.id, "target": inv.target, "error": inv.last_error.message}
+            log.warning("attempt failed, will retry", extra={**extra, "delay_ms": delay_ms, "failed": inv.retry_count})
+        delay_s = delay_ms / 1000
+        if jitter:  # so that many invocations that failed together do not come back together
+            delay_s += 0.003 + random.random() * _JITTER * delay_s
+
+        def due() -> None:
+            self._retries.discard(handle)
+            self.processor.post(RetryDue(seq, number, self._clock.now_ms()))
+
+        handle = self.processor.call_later(delay_s, due)
+        self._retries.add(handle)
+
+    # ---- looking after attempts that do nothing ------------------------------------------------------------------------
+
+    def _sweep_soon(self, delay_s: float) -> None:
+        if self._sweeping is not None:
+            if self._sweeping.when() <= self._loop.time() + delay_s:
+                return
+            self._sweeping.cancel()
+        self._sweeping = self.processor.call_later(delay_s, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeping = None
+        now_s = self._loop.time()
+        pressed = bool(self._ready)
+        patience_s = 0.0 if pressed else self._config.suspend_after_ms / 1000
+        for attempt in list(self.attempts.values()):
+            idle_s = now_s - attempt.active_at_s
+            inactivity_ms, abort_ms = attempt.timeouts_ms
+            if attempt.is_closed:
+                closed_s = now_s - (attempt.closed_at_s or now_s)
+                if not attempt.terminal and closed_s * 1000 >= abort_ms:
+                    self._time_out(attempt, abort_ms)
+            elif idle_s * 1000 >= inactivity_ms:
+                self.attempt_waits(attempt)
+            elif attempt.version >= 7 and not attempt.probed and idle_s >= patience_s:
+                attempt.probe()
+        if self.attempts or self._ready:
+            self._sweep_soon(PRESSED_SWEEP_S if pressed else SWEEP_S)
+
+    def _time_out(self, attempt: Attempt, abort_ms: int) -> None:
+        text = f"the invocation stream was closed after the 'abort timeout' ({abort_ms} ms) fired. [RT0001]"
+        self.processor.post(AttemptFailed(attempt.seq, attempt.number, 500, text, self._clock.now_ms()))
+        attempt.abort()
+        self.attempts.pop(attempt.seq, None)
+
+    # ---- stopping ------------------------------------------------------------------------------------------------------
+
+    async def drain(self, drain_ms: int) -> None:
+        """Let running attempts suspend or finish, then abort the rest."""
+        self._stopping = True
+        for attempt in list(self.attempts.values()):
+            self.attempt_waits(attempt)
+        tasks = [attempt.task for attempt in self.attempts.values()]
+        if tasks and drain_ms > 0:
+            await asyncio.wait(tasks, timeout=drain_ms / 1000)
+        self.abort_all()
+
+    def abort_all(self) -> None:
+        self._stopping = True
+        for attempt in list(self.attempts.values()):
+            attempt.abort()
+        self.attempts.clear()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+        for handle in self._retries:
+            handle.cancel()
+        self._retries.clear()

@@ -1,0 +1,195 @@
+"""Drain events -> apply -> commit -> perform effects. The durable path's spine.
+
+Events that arrive in one turn of the event loop share one transaction and one fsync. The commit runs in the loop's own
+thread while the disk is quick, because a thread hop costs as much as a quick fsync; on a slow disk it moves to a
+thread so that user code in the same loop is not held up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import apsw
+
+from holdfast.core.effects import Effect
+from holdfast.core.events import Event
+from holdfast.core.machine import Machine
+from holdfast.errors import DiskFull, EngineError
+from holdfast.runtime.clock import Clock
+from holdfast.store.sqlite import SqliteTables
+
+log = logging.getLogger("holdfast.engine")
+
+SLOW_COMMIT_S = 0.0015
+"""Commits slower than this on average go to a thread: the hop costs about 0.1 ms, a quick fsync as much."""
+
+LAZY_DELAY_S = 0.02
+"""How long an entry that nobody waits for (a Run command) may wait for company before it is committed."""
+
+
+class Processor:
+    """Owns the machine and the one connection that writes."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        tables: SqliteTables,
+        clock: Clock,
+        perform: dict[type, Callable[[Any], None]],
+        on_failure: Callable[[EngineError], None],
+        *,
+        in_memory: bool,
+    ) -> None:
+        self.machine = machine
+        self.failure: EngineError | None = None
+        self._tables = tables
+        self._clock = clock
+        self._perform = perform
+        self._on_failure = on_failure
+        self._inbox: list[Event] = []
+        self._scheduled = False
+        self._lazy: asyncio.TimerHandle | None = None
+        self._committing = False
+        self._commit_s = 0.0
+        self._in_memory = in_memory
+        self._thread: ThreadPoolExecutor | None = None
+        self._idle: list[asyncio.Future[None]] = []
+        self._loop = asyncio.get_running_loop()
+        # Work is done in the engine's own context, not in that of the handler whose frame came first: its variables
+        # (spans, the SDK's replay flag) must not leak into the next attempt.
+        self._context = contextvars.copy_context()
+
+    def post(self, event: Event, *, lazy: bool = False) -> None:
+        """Take an event; it is applied soon, and its effects are performed after the commit.
+
+        Args:
+            lazy: nothing waits for it, so it may share the next commit instead of causing one.
+        """
+        self._inbox.append(event)
+        if self._scheduled:
+            return
+        if lazy:
+            if self._lazy is None:
+                self._lazy = self._loop.call_later(LAZY_DELAY_S, self._schedule, context=self._context)
+            return
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self.drain, context=self._context)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self._loop.call_soon(callback, context=self._context)
+
+    def call_later(self, delay_s: float, callback: Callable[..., None], *args: Any) -> asyncio.TimerHandle:
+        return self._loop.call_later(delay_s, callback, *args, context=self._context)
+
+    @property
+    def can_read(self) -> bool:
+        """The connection is not busy with a commit in the other thread."""
+        return not self._committing
+
+    def drain(self) -> None:
+        """Apply and commit everything that has arrived, then perform the effects."""
+        self._scheduled = False
+        if self._committing or self.failure is not None:
+            return  # what is in the inbox goes on when the commit is done
+        if self._lazy is not None:
+            self._lazy.cancel()
+            self._lazy = None
+        events = self._inbox
+        if not events:
+            self._settle()
+            return
+        self._inbox = []
+        machine, tables = self.machine, self._tables
+        try:
+            tables.begin()
+            for event in events:
+                machine.apply(event)
+            effects = machine.flush(self._clock.now_ms())
+            if self._commit_s > SLOW_COMMIT_S and not self._in_memory:
+                self._commit_in_thread(effects)
+                return
+            started = time.perf_counter()
+            tables.commit()
+            self._commit_s += 0.1 * (time.perf_counter() - started - self._commit_s)
+        except Exception as error:
+            self._fail(error)
+            return
+        self._perform_all(effects)
+
+    def _perform_all(self, effects: list[Effect]) -> None:
+        perform = self._perform
+        for effect in effects:
+            perform[type(effect)](effect)
+        if not self._inbox:
+            self._settle()
+
+    def _commit_in_thread(self, effects: list[Effect]) -> None:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "holdfast-commit")
+        self._committing = True
+        started = time.perf_counter()
+        future = self._loop.run_in_executor(self._thread, self._tables.commit)
+
+        def committed(done: asyncio.Future[None]) -> None:
+            self._committing = False
+            error = done.exception()
+            if error is not None:
+                self._fail(error)
+                return
+            self._commit_s += 0.1 * (time.perf_counter() - started - self._commit_s)
+            self._perform_all(effects)
+            if self._inbox:
+                self._schedule()
+
+        future.add_done_callback(committed, context=self._context)
+
+    def _fail(self, error: BaseException) -> None:
+        """A batch that cannot be committed ends the engine: memory is ahead of the rows, and rows are the truth."""
+        try:
+            self._tables.rollback()
+        except apsw.Error:
+            pass  # SQLite rolls back by itself when the file is opened again
+        if isinstance(error, apsw.FullError):
+            failure: EngineError = DiskFull(
+                "the disk is full; nothing more is accepted", hint="free space and start the engine again: it resumes"
+            )
+        else:
+            failure = EngineError(
+                f"a commit failed: {type(error).__name__}: {error}",
+                hint="the engine has stopped; start it again, it goes on from what is on disk",
+            )
+        failure.__cause__ = error
+        self.failure = failure
+        log.error("engine stopped", extra={"error": str(failure)}, exc_info=error)
+        self._on_failure(failure)
+        self._settle()
+
+    async def settled(self) -> None:
+        """Wait until everything posted so far is committed and performed."""
+        if not self._inbox and not self._committing:
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._idle.append(waiter)
+        self._schedule()
+        await waiter
+
+    def _settle(self) -> None:
+        if self._idle:
+            idle, self._idle = self._idle, []
+            for waiter in idle:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown()

@@ -1,0 +1,136 @@
+"""A real `holdfast serve` process and the real command, as a person at a terminal has them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-m", "holdfast.cli"]
+SAMPLE = "tests.admin.sample_app:app"
+PATIENCE_S = 30
+"""For what takes milliseconds on an idle machine."""
+
+
+def environment(**settings: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
+    return inherited | settings
+
+
+def holdfast(*arguments: str, stdin: str = "", cwd: Path = REPOSITORY, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment(**settings),
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+@dataclass(slots=True)
+class Served:
+    """A running `holdfast serve`."""
+
+    process: subprocess.Popen[str]
+    ingress_url: str
+    admin_url: str
+    db: str
+    log_path: Path
+
+    def cli(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run the command against this engine."""
+        settings = {"HOLDFAST_INGRESS_URL": self.ingress_url, "HOLDFAST_ADMIN_URL": self.admin_url}
+        return holdfast(*arguments, stdin=stdin, **settings)
+
+    def done(self, *arguments: str, stdin: str = "") -> str:
+        """Run the command, which must succeed; what it printed."""
+        result = self.cli(*arguments, stdin=stdin)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.removesuffix("\n")
+
+    def json(self, *arguments: str, stdin: str = "") -> Any:
+        """Run the command with `--json`, which must succeed; the document it printed."""
+        return json.loads(self.done(*arguments, "--json", stdin=stdin))
+
+    def invocation(self, invocation_id: str) -> dict[str, Any]:
+        return self.json("invocations", "show", invocation_id)["invocation"]
+
+    def wait_for(self, invocation_id: str, status: str) -> dict[str, Any]:
+        """Look again until the invocation has `status`."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            info = self.invocation(invocation_id)
+            if info["status"] == status:
+                return info
+            assert time.monotonic() < deadline, info
+
+    def logs(self) -> str:
+        return self.log_path.read_text()
+
+    def stop(self, signal_number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end; the exit code."""
+        self.process.send_signal(signal_number)
+        return self.process.wait(PATIENCE_S)
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """Starts `holdfast serve` on free ports and returns when it is ready. What still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(app: str = SAMPLE, *arguments: str, db: str | None = None, cwd: Path = REPOSITORY) -> Served:
+        home = tmp_path_factory.mktemp("serve")
+        log_path = home / "stderr.log"
+        db = db or str(home / "engine.db")
+        command = [*COMMAND, "serve", app, "--db", db, "--ingress-port", "0", "--admin-port", "0", "--json", *arguments]
+        with log_path.open("w") as log:
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, text=True, cwd=cwd, env=environment()
+            )
+        started.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, log_path.read_text()
+        ready = json.loads(line)
+        assert ready["pid"] == process.pid
+        return Served(process, ready["ingress_url"], ready["admin_url"], ready["db"], log_path)
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait(PATIENCE_S)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def engine(serve: Serve) -> Served:
+    """One engine for the tests that do not stop it."""
+    return serve()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

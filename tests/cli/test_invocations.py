@@ -1,0 +1,247 @@
+"""`invocations`: list, show, and every operation in every status it can be asked for."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+
+import pytest
+
+from holdfast.admin.api import STATUSES
+from holdfast.runtime.introspect import PUBLIC_STATUSES
+from tests.cli.conftest import Serve, Served
+
+UNKNOWN = "inv_12kpUQONmeFb0f6RCQUL06M6iQaCnI02st"
+
+
+def sent(engine: Served, target: str, body: str, *options: str) -> str:
+    return engine.json("send", target, body, *options)["invocationId"]
+
+
+def test_the_command_offers_every_status():
+    assert STATUSES == PUBLIC_STATUSES
+
+
+def test_list_filters_and_pages(engine: Served):
+    ids = [sent(engine, "Counter/paged/add", str(number)) for number in range(5)]
+    for invocation_id in ids:
+        engine.wait_for(invocation_id, "completed")
+
+    def listed(*options: str) -> list[str]:
+        return [row["id"] for row in engine.json("invocations", "list", "--key", "paged", *options)]
+
+    assert listed() == ids[::-1]
+    assert listed("--oldest-first") == ids
+    assert listed("--limit", "2") == [ids[4], ids[3]]
+    assert listed("--limit", "2", "--before", ids[3]) == [ids[2], ids[1]]
+    assert listed("--limit", "2", "--before", ids[1], "--oldest-first") == [ids[2], ids[3]]
+    assert listed("--service", "Counter", "--handler", "add", "--status", "completed") == ids[::-1]
+    assert listed("--handler", "peek") == []
+    assert listed("--status", "running", "--status", "paused") == []
+
+
+def test_list_is_a_line_per_invocation(engine: Served):
+    invocation_id = sent(engine, "Greeter/refuse", '{"message": "no luck", "code": 400}')
+    engine.wait_for(invocation_id, "completed")
+    text = engine.done("invocations", "list", "--handler", "refuse", "--limit", "1")
+    header, row = text.splitlines()
+    assert header.split() == ["ID", "TARGET", "STATUS", "AGE", "NOTE"]
+    assert re.fullmatch(rf"{invocation_id} +Greeter/refuse +failure +[\d.]+ m?s +\[400\] no luck *", row)
+
+
+def test_an_empty_list_says_so(engine: Served):
+    assert engine.done("invocations", "list", "--key", "no such key") == "no invocations"
+    assert engine.json("invocations", "list", "--key", "no such key") == []
+
+
+def test_list_refuses_an_unknown_status_before_it_asks(engine: Served):
+    result = engine.cli("invocations", "list", "--status", "done")
+    assert result.returncode == 2
+    assert "'done' is not one of 'scheduled', 'pending'" in result.stderr
+
+
+def test_show_prints_the_journal_as_a_timeline(engine: Served):
+    invocation_id = sent(engine, "Greeter/steps", '"Ada"')
+    engine.wait_for(invocation_id, "completed")
+    lines = engine.done("invocations", "show", invocation_id).splitlines()
+    assert lines[0] == f"{invocation_id}  Greeter/steps"
+    assert re.fullmatch(r"completed: success, after [\d.]+ m?s", lines[1])
+    assert re.fullmatch(r"created \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, [\d.]+ m?s ago, by ingress", lines[2])
+    journal = lines[-7:]
+    times_and_indices = [re.fullmatch(r" *\+[\d.]+ m?s +(\d)  (.*)", line) for line in journal]
+    assert [match and match[1] for match in times_and_indices] == list("0123456")
+    texts = [match[2] for match in times_and_indices if match]
+    assert texts[0] == 'Input  value="Ada"'
+    assert texts[1] == 'Run  "measure"'
+    assert {texts[2], texts[3].partition("  wake_up_time")[0], texts[4]} == {"└ Run  value=3", 'Sleep  "breath"', "└ Sleep"}
+    assert texts[5:] == ['Output  value="Ada has 3"'] or texts[6] == 'Output  value="Ada has 3"'
+
+
+def test_show_json_has_the_invocation_and_its_journal(engine: Served):
+    invocation_id = sent(engine, "Greeter/steps", '"Ada"')
+    engine.wait_for(invocation_id, "completed")
+    document = engine.json("invocations", "show", invocation_id)
+    assert document["invocation"]["completion_result"] == "success"
+    assert [entry["index"] for entry in document["journal"]] == list(range(document["invocation"]["journal_size"]))
+    assert [entry["entry_type"] for entry in document["journal"]][:2] == ["Command: Input", "Command: Run"]
+
+
+def test_show_tells_what_it_waits_for(engine: Served):
+    invocation_id = sent(engine, "Greeter/wait", '"tea"')
+    engine.wait_for(invocation_id, "suspended")
+    text = engine.done("invocations", "show", invocation_id)
+    assert text.splitlines()[1] == "suspended: waits for completion 1"
+
+
+def test_show_tells_why_it_fails_and_when_it_tries_again(engine: Served):
+    invocation_id = sent(engine, "Greeter/stumble", '"over a stone"')
+    engine.wait_for(invocation_id, "backing-off")
+    lines = engine.done("invocations", "show", invocation_id).splitlines()
+    assert re.fullmatch(r"backing-off: attempt 1 failed, the next starts in (1\.\d h|[\d.]+ min)", lines[1])
+    assert "last failure: RuntimeError('over a stone')" in lines
+
+
+def test_cancel_of_a_suspended_one_reaches_its_handler(engine: Served):
+    invocation_id = sent(engine, "Greeter/wait", '"cancelled"')
+    engine.wait_for(invocation_id, "suspended")
+    assert engine.done("invocations", "cancel", invocation_id) == f"{invocation_id} told to stop; it may clean up first"
+    assert engine.wait_for(invocation_id, "completed")["completion_failure"] == "[409] cancelled"
+
+
+def test_cancel_of_a_scheduled_one_drops_it(engine: Served):
+    invocation_id = sent(engine, "Greeter/greet", '"late"', "--delay", "1h")
+    [outcome] = engine.json("invocations", "cancel", invocation_id)
+    assert outcome == {"id": invocation_id, "outcome": "had not started and is gone"}
+    assert engine.cli("invocations", "show", invocation_id).returncode == 2
+
+
+def test_kill_ends_at_once(engine: Served):
+    invocation_id = sent(engine, "Greeter/wait", '"killed"')
+    assert engine.done("invocations", "kill", invocation_id) == f"{invocation_id} killed"
+    assert engine.wait_for(invocation_id, "completed")["completion_failure"] == "[409] killed"
+
+
+def test_pause_and_resume(engine: Served):
+    invocation_id = sent(engine, "Greeter/stumble", '"again"')
+    engine.wait_for(invocation_id, "backing-off")
+    assert engine.done("invocations", "pause", invocation_id) == f"{invocation_id} will pause as soon as its attempt ends"
+    engine.wait_for(invocation_id, "paused")
+    assert engine.done("invocations", "resume", invocation_id) == f"{invocation_id} goes on"
+    engine.wait_for(invocation_id, "backing-off")
+
+
+def test_purge_forgets(engine: Served):
+    invocation_id = engine.json("call", "Greeter/steps", '"Ada"')["invocation_id"]
+    assert engine.done("invocations", "purge", "--journal", invocation_id) == f"{invocation_id} journal forgotten"
+    assert engine.json("invocations", "show", invocation_id)["journal"] == []
+    assert engine.done("invocations", "show", invocation_id).endswith("(no journal)")
+    assert engine.done("invocations", "purge", invocation_id) == f"{invocation_id} forgotten"
+    assert engine.cli("invocations", "show", invocation_id).returncode == 2
+
+
+NOT_FOUND = [
+    f"error HF0101: The requested invocation '{UNKNOWN}' does not exist",
+    "  next: it may be purged, or its retention over; recent ones: holdfast invocations list",
+]
+
+
+@pytest.mark.parametrize("operation", ["show", "cancel", "kill", "pause", "resume", "purge"])
+def test_an_unknown_invocation_is_exit_code_2(engine: Served, operation: str):
+    result = engine.cli("invocations", operation, UNKNOWN)
+    assert result.stderr.splitlines() == NOT_FOUND
+    assert (result.returncode, result.stdout) == (2, "")
+
+
+def test_a_malformed_id_is_exit_code_2(engine: Served):
+    result = engine.cli("invocations", "cancel", "inv_bad")
+    assert result.stderr.splitlines() == [
+        "error HF0105: The request field 'invocation_id' is invalid. Reason: unrecognized codec version"
+    ]
+    assert result.returncode == 2
+
+
+# operation -> what it says about one that has completed, or has not
+CONFLICTS = {
+    "cancel": "The invocation '{id}' was already completed.",
+    "kill": "The invocation '{id}' was already completed.",
+    "pause": "The invocation '{id}' is not running, cannot be paused.",
+    "resume": "The invocation '{id}' is completed, cannot be resumed.",
+}
+
+
+@pytest.mark.parametrize("operation", CONFLICTS)
+def test_a_completed_one_cannot_be_changed(engine: Served, operation: str):
+    invocation_id = engine.json("call", "Greeter/greet", '"Ada"')["invocation_id"]
+    result = engine.cli("invocations", operation, invocation_id)
+    assert result.stderr.splitlines() == [
+        f"error HF0103: {CONFLICTS[operation].replace('{id}', invocation_id)}",
+        f"  next: see its status: holdfast invocations show {invocation_id}",
+    ]
+    assert result.returncode == 2
+
+
+def test_a_live_one_cannot_be_purged(engine: Served):
+    invocation_id = sent(engine, "Greeter/wait", '"alive"')
+    result = engine.cli("invocations", "purge", invocation_id)
+    assert result.stderr.splitlines()[0] == f"error HF0103: The invocation '{invocation_id}' is not yet completed."
+    assert result.returncode == 2
+
+
+def test_a_scheduled_one_cannot_be_resumed(engine: Served):
+    invocation_id = sent(engine, "Greeter/greet", '"soon"', "--delay", "1h")
+    result = engine.cli("invocations", "resume", invocation_id)
+    assert result.stderr.splitlines() == [
+        f"error HF0104: The invocation '{invocation_id}' is either inboxed or scheduled, cannot be resumed.",
+        f"  next: it has not started; to drop it: holdfast invocations cancel {invocation_id}",
+    ]
+    assert result.returncode == 2
+
+
+def test_several_ids_are_all_tried(engine: Served):
+    first, last = sent(engine, "Greeter/wait", '"1"'), sent(engine, "Greeter/wait", '"2"')
+    result = engine.cli("invocations", "kill", first, UNKNOWN, last, "--json")
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == NOT_FOUND
+    assert [(one["id"], one.get("outcome"), one.get("error")) for one in json.loads(result.stdout)] == [
+        (first, "killed", None),
+        (UNKNOWN, None, "HF0101"),
+        (last, "killed", None),
+    ]
+    for invocation_id in (first, last):
+        engine.wait_for(invocation_id, "completed")
+
+
+def test_a_pending_one_names_the_key_it_waits_for(engine: Served):
+    holder = sent(engine, "Counter/busy/hold", "null", "--content-type", "application/json")
+    queued = sent(engine, "Counter/busy/add", "1")
+    engine.wait_for(holder, "suspended")
+    assert engine.done("invocations", "show", queued).splitlines()[1] == "pending: another invocation holds key busy"
+    engine.done("invocations", "kill", holder)
+    engine.wait_for(queued, "completed")
+
+
+def test_services_are_listed(engine: Served):
+    text = engine.done("services", "list")
+    rows = [re.split(r" {2,}", line.strip()) for line in text.splitlines()]
+    assert rows[:2] == [
+        ["SERVICE", "KIND", "HANDLER", "TAKES", "RETURNS"],
+        ["Greeter", "service", "greet", "string", "string"],
+    ]
+    assert ["Counter", "virtual object", "add", "integer", "integer"] in rows
+    assert ["peek (shared)", "-", "integer"] in rows
+    assert ["Signup", "workflow", "run (once per key)", "string", "string"] in rows
+    assert ["tuned (private)", "boolean", "-"] in rows
+    assert [service["name"] for service in engine.json("services", "list")] == ["Greeter", "Counter", "Signup"]
+
+
+def test_everything_is_still_there_after_a_restart(serve: Serve):
+    first = serve()
+    sleeping = sent(first, "Greeter/wait", '"over the restart"')
+    done = first.json("call", "Counter/kept/add", "3")
+    assert first.stop(signal.SIGKILL) == -signal.SIGKILL
+    second = serve(db=first.db)
+    assert second.done("call", "Counter/kept/peek") == "3"
+    assert second.invocation(done["invocation_id"])["completion_result"] == "success"
+    second.done("invocations", "kill", sleeping)
+    assert second.stop() == 0

@@ -1,0 +1,86 @@
+"""The two engines behind one narrow face: an ingress, an admin API, and the status of an invocation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+
+from holdfast.admin.app import create_admin
+from holdfast.ingress.app import create_ingress
+from holdfast import Engine
+
+TIMEOUT_S = 30.0
+
+
+class Backend(Protocol):
+    name: str
+    ingress: httpx.AsyncClient
+    admin: httpx.AsyncClient
+
+    async def invocation(self, invocation_id: str) -> dict[str, Any] | None:
+        """`status`, `completion_result`, `completion_failure` …; None when unknown."""
+        ...
+
+
+@dataclass(slots=True)
+class RestateBackend:
+    """A real server, asked by SQL."""
+
+    ingress: httpx.AsyncClient
+    admin: httpx.AsyncClient
+    name: str = "restate"
+
+    async def invocation(self, invocation_id: str) -> dict[str, Any] | None:
+        columns = "id, status, completion_result, completion_failure, journal_size, retry_count, last_failure"
+        response = await self.admin.post(
+            "/query",
+            json={"query": f"SELECT {columns} FROM sys_invocation WHERE id = '{invocation_id}'"},
+            headers={"accept": "application/json"},
+        )
+        response.raise_for_status()
+        rows = response.json()["rows"]
+        return rows[0] if rows else None
+
+
+@asynccontextmanager
+async def restate_backend(ingress_url: str, admin_url: str) -> AsyncIterator[RestateBackend]:
+    async with AsyncExitStack() as stack:
+        limits = httpx.Limits(max_connections=200)
+        ingress = httpx.AsyncClient(base_url=ingress_url, timeout=TIMEOUT_S, limits=limits)
+        admin = httpx.AsyncClient(base_url=admin_url, timeout=TIMEOUT_S, limits=limits)
+        yield RestateBackend(await stack.enter_async_context(ingress), await stack.enter_async_context(admin))
+
+
+@dataclass(slots=True)
+class HoldfastBackend:
+    """The embedded engine, through its ASGI apps, in the event loop of the test."""
+
+    ingress: httpx.AsyncClient
+    admin: httpx.AsyncClient
+    name: str = "holdfast"
+
+    async def invocation(self, invocation_id: str) -> dict[str, Any] | None:
+        response = await self.admin.get(f"/invocations/{invocation_id}")
+        if response.status_code == 404:
+            return None
+        response.raise_for_status()
+        return response.json()
+
+
+@asynccontextmanager
+async def holdfast_backend(app: Any, db: Path) -> AsyncIterator[HoldfastBackend]:
+    """Start an engine for `app` on a database file."""
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(Engine(app, db=db))
+        clients = [
+            await stack.enter_async_context(
+                httpx.AsyncClient(transport=httpx.ASGITransport(part), base_url="http://engine", timeout=TIMEOUT_S)
+            )
+            for part in (create_ingress(engine), create_admin(engine))
+        ]
+        yield HoldfastBackend(*clients)

@@ -1,0 +1,119 @@
+"""Every scenario on holdfast, and the same on a real Restate server, against the outcome the server gave.
+
+The scenarios of one engine and mode run together, some at a time, when the first of them is asked for; each test then
+compares one outcome. `pytest tests/conformance -k cancel` plays only the selected ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conformance import scenarios  # noqa: F401 - registers them
+from tests.conformance.backends import Backend, holdfast_backend, restate_backend
+from tests.conformance.harness import MODES, SCENARIOS, Outcome, Scenario, play
+from tests.conformance.programs import application
+from tests.support.restate_server import running_server, serving_h2c, skip_without_server
+
+AT_ONCE = 8
+"""More makes no progress on two cores, and stretches the waits of scenarios that watch the clock."""
+
+INACTIVITY_TIMEOUTS: dict[str, timedelta | None] = {
+    "streaming": None,
+    # Longer than a loaded machine stalls, so that only what waits is suspended.
+    "suspending": timedelta(milliseconds=150),
+    "request-response": timedelta(0),
+}
+
+
+def cases(engine: str) -> list[Any]:
+    """Parameters `(mode, scenario name)`."""
+    return [
+        pytest.param(mode, one.name, id=f"{mode}-{one.area}-{one.name}")
+        for mode in MODES
+        for one in SCENARIOS.values()
+        if mode in (one.modes if engine == "holdfast" else one.server_modes)
+    ]
+
+
+class Outcomes:
+    """What the selected scenarios gave, played on demand once for each engine and mode."""
+
+    def __init__(self, selected: dict[tuple[str, str], list[Scenario]], home: Path) -> None:
+        self._selected = selected
+        self._home = home
+        self._played: dict[tuple[str, str], dict[str, Outcome]] = {}
+
+    def of(self, engine: str, mode: str, name: str) -> Outcome:
+        if (engine, mode) not in self._played:
+            self._played[engine, mode] = asyncio.run(self._play_all(engine, mode))
+        return self._played[engine, mode][name]
+
+    async def _play_all(self, engine: str, mode: str) -> dict[str, Outcome]:
+        app = application(INACTIVITY_TIMEOUTS[mode])
+        if engine == "holdfast":
+            backend = holdfast_backend(app, self._home / f"{mode}.db")
+        else:
+            backend = _server(app)
+        at_once = asyncio.Semaphore(AT_ONCE)
+
+        async def play_one(one: Scenario, backend: Backend) -> Outcome:
+            async with at_once:
+                return await play(one, backend, mode)
+
+        chosen = self._selected[engine, mode]
+        async with backend as ready:
+            outcomes = await asyncio.gather(*(play_one(one, ready) for one in chosen))
+        return {one.name: outcome for one, outcome in zip(chosen, outcomes, strict=True)}
+
+
+@asynccontextmanager
+async def _server(app: Any) -> AsyncIterator[Backend]:
+    # Not `async`: starting takes a moment, in which nothing else has to happen on this loop.
+    with running_server() as server, serving_h2c(app) as url:
+        server.register(url)
+        async with restate_backend(server.ingress_url, server.admin_url) as backend:
+            yield backend
+
+
+@pytest.fixture(scope="session")
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
+    selected: dict[tuple[str, str], list[Scenario]] = {}
+    for item in request.session.items:
+        if isinstance(item, pytest.Function) and item.function in (test_on_holdfast, test_on_restate):
+            engine = "holdfast" if item.function is test_on_holdfast else "restate"
+            mode, name = item.callspec.params["mode"], item.callspec.params["name"]
+            selected.setdefault((engine, mode), []).append(SCENARIOS[name])
+    # The SDK logs every failed attempt with its stack, and failing is what many programs are for.
+    loggers = [logging.getLogger(name) for name in ("restate", "hypercorn", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    yield Outcomes(selected, tmp_path_factory.mktemp("conformance"))
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+@pytest.mark.parametrize(("mode", "name"), cases("holdfast"))
+def test_on_holdfast(outcomes: Outcomes, mode: str, name: str) -> None:
+    assert _plain(outcomes.of("holdfast", mode, name)) == _plain(SCENARIOS[name].expected)
+
+
+@pytest.mark.restate_server
+@pytest.mark.parametrize(("mode", "name"), cases("restate"))
+def test_on_restate(outcomes: Outcomes, mode: str, name: str) -> None:
+    skip_without_server()
+    assert _plain(outcomes.of("restate", mode, name)) == _plain(SCENARIOS[name].expected)
+
+
+def _plain(outcome: Outcome) -> Any:
+    """As JSON has it, so that tuples equal lists."""
+    return json.loads(json.dumps(outcome))
