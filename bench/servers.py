@@ -116,7 +116,7 @@ def stop(child: subprocess.Popen[bytes]) -> None:
 def holdfast_command(directory: Path, ingress: int, admin: int) -> list[str]:
     """`holdfast serve` on a file in `directory`."""
     return [
-        *(sys.executable, "-m", "holdfast.cli.main", "serve", APP, "--db", str(directory / "holdfast.db")),
+        *(sys.executable, "-m", "holdfast.cli", "serve", APP, "--db", str(directory / "holdfast.db")),
         *("--ingress-port", str(ingress), "--admin-port", str(admin)),
     ]
 

@@ -34,8 +34,8 @@ from apps.recon.serve import ENGINE_FILE, STORE_DIRECTORY
 _POLL_S = 0.05
 # Far longer than anything takes; a machine that is merely slow still makes progress.
 _STALLED_S = 30
-_OURS = (ENGINE_FILE, f"{ENGINE_FILE}-wal", f"{ENGINE_FILE}-shm", f"{ENGINE_FILE}.lock", STORE_DIRECTORY)
-_OURS += (f"{STORE_DIRECTORY}.lock", "serve.log")
+# What a demo leaves behind: the databases, their lock files and journals, the log.
+_OURS = (ENGINE_FILE, STORE_DIRECTORY, "serve.log")
 
 
 @dataclass(slots=True)
@@ -180,7 +180,7 @@ def prepare(directory: Path) -> None:
         DemoFailed: something else is in it; nothing was deleted.
     """
     if directory.exists():
-        strange = [path.name for path in directory.iterdir() if path.name not in _OURS] if directory.is_dir() else ["a file"]
+        strange = [path.name for path in directory.iterdir() if not path.name.startswith(_OURS)] if directory.is_dir() else ["a file"]
         if strange:
             raise DemoFailed(f"{directory} holds something else than an earlier demo: {', '.join(sorted(strange)[:3])}")
         shutil.rmtree(directory)

@@ -48,7 +48,7 @@ def generated_items(how_many: int, seed: int) -> list[Item]:
     rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
     items: list[Item] = []
     for number in range(how_many):
-        host_count = 300 if number % 50 == 49 else rng.randint(5, 40)
+        host_count = 300 if number % 50 == 49 else rng.randint(4, 30)
         text = naabu_scan(f"{seed}/{number}", host_count)
         items.append(Item(f"generated/{number}", text, count(text)))
     return items

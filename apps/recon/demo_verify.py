@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from apps.recon.demo_scans import Item
 from apps.recon.demo_tally import Tally
@@ -39,7 +40,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class _Recorded:
+class RecordedStep:
     """A step as the engine's journal has it."""
 
     job_id: str
@@ -122,10 +123,10 @@ async def _check_graph(report: Report, store: Store, accepted: dict[str, Item]) 
         report.problems.append(f"{rows['scan_batch']} staged batches were left behind")
 
 
-async def _ended_invocations(engine: Engine) -> list[InvocationInfo]:
+async def _ended_invocations(engine: Engine) -> list[Any]:
     """Every ingest invocation. Lets one that was stopped between its last step and its output end first."""
     for _ in range(100):
-        found: list[InvocationInfo] = []
+        found: list[Any] = []
         while True:
             page = engine.list_invocations(service=SERVICE, limit=_PAGE, before=found[-1].id if found else None)
             found += page
@@ -137,7 +138,7 @@ async def _ended_invocations(engine: Engine) -> list[InvocationInfo]:
     return found
 
 
-def _check_invocations(report: Report, invocations: list[InvocationInfo], jobs: list[Job]) -> None:
+def _check_invocations(report: Report, invocations: list[Any], jobs: list[Job]) -> None:
     per_job = Counter(each.key for each in invocations)
     if wrong := [job.id for job in jobs if per_job[job.id] != 1]:
         report.problems.append(f"{len(wrong)} jobs have not exactly one workflow, e.g. {wrong[0]}: {per_job[wrong[0]]}")
@@ -150,18 +151,18 @@ def _check_invocations(report: Report, invocations: list[InvocationInfo], jobs: 
             report.problems.append(f"workflow {each.id} ended with {each.completion_result}, its job with {expected}")
 
 
-def _recorded_steps(engine: Engine, invocation: InvocationInfo) -> list[_Recorded]:
+def _recorded_steps(engine: Engine, invocation: Any) -> list[RecordedStep]:
     """The steps whose result is in the journal, by way of the command that names them."""
     entries = engine.journal(invocation.id)
     names = {entry.completion_id: entry.name for entry in entries if entry.entry_type == "Command: Run"}
     return [
-        _Recorded(invocation.key or "", names[entry.completion_id], entry.appended_at_ms)
+        RecordedStep(invocation.key or "", names[entry.completion_id], entry.appended_at_ms)
         for entry in entries
         if entry.entry_type == "Notification: Run"
     ]
 
 
-def check_steps(report: Report, recorded: list[_Recorded], ledger: list[LedgerLine]) -> None:
+def check_steps(report: Report, recorded: list[RecordedStep], ledger: list[LedgerLine]) -> None:
     """Compare the journal with the ledger, which has a line for each time a step's work was committed.
 
     A line that began after the step's result was recorded is an execution that should never have been. A second line

@@ -63,7 +63,9 @@ class Engine(EngineRuntime):
     def client(self) -> Client:
         """The SDK's own client type, calling this engine in process."""
         self._http = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=self.ingress), base_url="http://engine", timeout=None
+            transport=httpx.ASGITransport(app=self.ingress),
+            base_url="http://engine",
+            timeout=None,  # noqa: S113 a call takes as long as its handler; nothing can be lost on the way
         )
         return Client(self._http, {})
 
@@ -103,7 +105,7 @@ class SyncEngine:
             try:
                 self.engine = self._make()
                 await self.engine.start()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 handed to the thread that waits for the start
                 started.set_exception(error)
                 return
             started.set_result(None)

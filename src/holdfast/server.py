@@ -23,18 +23,19 @@ from typing import Any
 import uvicorn
 
 from holdfast.admin.app import create_admin
+from holdfast.config import EngineConfig
+from holdfast.embedded import Engine
 from holdfast.errors import EngineError
 from holdfast.protocol.discovery import ServiceSpec
-from holdfast.embedded import Engine
 
 logger = logging.getLogger("holdfast.server")
 
-# Below the 10 s that `docker stop` waits before it kills.
-DRAIN_MS = 8_000
 # When the engine has stopped, every response is on its way; this is for clients that read slowly.
 _FLUSH_S = 1
 # Longer than the pools of HTTP clients keep an idle connection, so that it is the client who closes it.
 _KEEP_ALIVE_S = 75
+# One Ctrl-C can arrive twice: from the terminal, and passed on by a parent such as timeout, make or npm.
+_SAME_SIGNAL_S = 1.0
 
 
 class CannotListen(EngineError):
@@ -60,8 +61,7 @@ async def serve(
     host: str = "127.0.0.1",
     ingress_port: int = 8080,
     admin_port: int = 9070,
-    durability: str = "full",
-    drain_ms: int = DRAIN_MS,
+    config: EngineConfig | None = None,
     on_ready: Callable[[Serving], None] | None = None,
 ) -> None:
     """Run `app` until SIGTERM or SIGINT, then drain: accept no more, let attempts finish or suspend, stop.
@@ -74,8 +74,7 @@ async def serve(
         host: Address to listen on. The default can be reached from this machine only; neither API checks who calls.
         ingress_port: Port of the ingress API; 0 takes a free one.
         admin_port: Port of the admin API; 0 takes a free one.
-        durability: `full` or `relaxed`, as in `Engine`.
-        drain_ms: How long attempts may go on after the first signal, milliseconds.
+        config: Settings of the engine, `drain_ms` among them: how long attempts may go on after the first signal.
         on_ready: Called once, when both ports answer.
     Raises:
         CannotListen: A port is taken; nothing was started.
@@ -87,9 +86,10 @@ async def serve(
         _listening(host, ingress_port, "ingress") as ingress_socket,
         _listening(host, admin_port, "admin") as admin_socket,
     ):
-        engine = Engine(app, db=db, durability=durability)
+        engine = Engine(app, db=db, config=config)
         await engine.start()
         serving = Serving(_url(host, ingress_socket), _url(host, admin_socket), str(db), engine.services)
+        drain_ms = engine.config.drain_ms
         servers = [
             _Server(engine.ingress, drain_ms),
             _Server(create_admin(engine, ingress_url=serving.ingress_url), drain_ms),
@@ -102,28 +102,32 @@ async def serve(
             ]
             try:
                 for server in servers:
-                    await _wait_for(server.ready, tasks)
+                    await _first(server.ready, *tasks)
                 if on_ready is not None:
                     on_ready(serving)
-                await _wait_for(stop, tasks)
+                await _first(stop, engine.stopped, *tasks)
             finally:
                 for server in servers:
                     server.should_exit = True  # accepts no more, answers what it has
-                await engine.stop(drain_ms=drain_ms)
+                await engine.stop()
                 await asyncio.gather(*tasks)
-                logger.info("stopped")
+        if engine.failure is not None:
+            raise engine.failure
+        logger.info("stopped")
 
 
-async def _wait_for(event: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
-    """Wait for `event`; a task that ends before it takes its error here instead of leaving us waiting for ever."""
-    waiter = asyncio.create_task(event.wait())
+async def _first(*awaited: asyncio.Event | asyncio.Task[None]) -> None:
+    """Wait until one of them is set or has ended. The error of a task is raised here, where it stops everything."""
+    waiters = [asyncio.create_task(one.wait()) for one in awaited if isinstance(one, asyncio.Event)]
+    tasks = [one for one in awaited if isinstance(one, asyncio.Task)]
     try:
-        done, _ = await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {waiter}:
-            task.result()
-            raise EngineError("a listener ended by itself", hint="this is a bug in holdfast; please report it")
+        done, _ = await asyncio.wait([*waiters, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task in done:
+                task.result()
     finally:
-        waiter.cancel()
+        for waiter in waiters:
+            waiter.cancel()
 
 
 class _Server(uvicorn.Server):
@@ -160,12 +164,17 @@ def _stop_on_signal(drain_ms: int) -> Generator[asyncio.Event]:
     """An event that SIGTERM and SIGINT set. The second of them ends the process: the database needs no goodbye."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+    first_at_s = 0.0
 
     def on_signal(signal_number: int) -> None:
+        nonlocal first_at_s
         if stop.is_set():
+            if loop.time() - first_at_s < _SAME_SIGNAL_S:
+                return
             logger.warning("stopped at once by a second signal")
             os._exit(128 + signal_number)
         logger.info("stopping: running handlers get up to %g s; signal again to stop at once", drain_ms / 1_000)
+        first_at_s = loop.time()
         stop.set()
 
     handled: list[int] = []

@@ -15,16 +15,12 @@ from tests.cli.conftest import Serve, Served
 UNKNOWN = "inv_12kpUQONmeFb0f6RCQUL06M6iQaCnI02st"
 
 
-def sent(engine: Served, target: str, body: str, *options: str) -> str:
-    return engine.json("send", target, body, *options)["invocationId"]
-
-
 def test_the_command_offers_every_status():
     assert STATUSES == PUBLIC_STATUSES
 
 
 def test_list_filters_and_pages(engine: Served):
-    ids = [sent(engine, "Counter/paged/add", str(number)) for number in range(5)]
+    ids = [engine.send("Counter/paged/add", number) for number in range(5)]
     for invocation_id in ids:
         engine.wait_for(invocation_id, "completed")
 
@@ -42,7 +38,7 @@ def test_list_filters_and_pages(engine: Served):
 
 
 def test_list_is_a_line_per_invocation(engine: Served):
-    invocation_id = sent(engine, "Greeter/refuse", '{"message": "no luck", "code": 400}')
+    invocation_id = engine.send("Greeter/refuse", {"message": "no luck", "code": 400})
     engine.wait_for(invocation_id, "completed")
     text = engine.done("invocations", "list", "--handler", "refuse", "--limit", "1")
     header, row = text.splitlines()
@@ -62,7 +58,7 @@ def test_list_refuses_an_unknown_status_before_it_asks(engine: Served):
 
 
 def test_show_prints_the_journal_as_a_timeline(engine: Served):
-    invocation_id = sent(engine, "Greeter/steps", '"Ada"')
+    invocation_id = engine.send("Greeter/steps", "Ada")
     engine.wait_for(invocation_id, "completed")
     lines = engine.done("invocations", "show", invocation_id).splitlines()
     assert lines[0] == f"{invocation_id}  Greeter/steps"
@@ -74,12 +70,16 @@ def test_show_prints_the_journal_as_a_timeline(engine: Served):
     texts = [match[2] for match in times_and_indices if match]
     assert texts[0] == 'Input  value="Ada"'
     assert texts[1] == 'Run  "measure"'
-    assert {texts[2], texts[3].partition("  wake_up_time")[0], texts[4]} == {"└ Run  value=3", 'Sleep  "breath"', "└ Sleep"}
+    assert {texts[2], texts[3].partition("  wake_up_time")[0], texts[4]} == {
+        "└ Run  value=3",
+        'Sleep  "breath"',
+        "└ Sleep",
+    }
     assert texts[5:] == ['Output  value="Ada has 3"'] or texts[6] == 'Output  value="Ada has 3"'
 
 
 def test_show_json_has_the_invocation_and_its_journal(engine: Served):
-    invocation_id = sent(engine, "Greeter/steps", '"Ada"')
+    invocation_id = engine.send("Greeter/steps", "Ada")
     engine.wait_for(invocation_id, "completed")
     document = engine.json("invocations", "show", invocation_id)
     assert document["invocation"]["completion_result"] == "success"
@@ -88,14 +88,14 @@ def test_show_json_has_the_invocation_and_its_journal(engine: Served):
 
 
 def test_show_tells_what_it_waits_for(engine: Served):
-    invocation_id = sent(engine, "Greeter/wait", '"tea"')
+    invocation_id = engine.send("Greeter/wait", "tea")
     engine.wait_for(invocation_id, "suspended")
     text = engine.done("invocations", "show", invocation_id)
     assert text.splitlines()[1] == "suspended: waits for completion 1"
 
 
 def test_show_tells_why_it_fails_and_when_it_tries_again(engine: Served):
-    invocation_id = sent(engine, "Greeter/stumble", '"over a stone"')
+    invocation_id = engine.send("Greeter/stumble", "over a stone")
     engine.wait_for(invocation_id, "backing-off")
     lines = engine.done("invocations", "show", invocation_id).splitlines()
     assert re.fullmatch(r"backing-off: attempt 1 failed, the next starts in (1\.\d h|[\d.]+ min)", lines[1])
@@ -103,36 +103,38 @@ def test_show_tells_why_it_fails_and_when_it_tries_again(engine: Served):
 
 
 def test_cancel_of_a_suspended_one_reaches_its_handler(engine: Served):
-    invocation_id = sent(engine, "Greeter/wait", '"cancelled"')
+    invocation_id = engine.send("Greeter/wait", "cancelled")
     engine.wait_for(invocation_id, "suspended")
     assert engine.done("invocations", "cancel", invocation_id) == f"{invocation_id} told to stop; it may clean up first"
-    assert engine.wait_for(invocation_id, "completed")["completion_failure"] == "[409] cancelled"
+    assert engine.wait_for(invocation_id, "completed").completion_failure == "[409] cancelled"
 
 
 def test_cancel_of_a_scheduled_one_drops_it(engine: Served):
-    invocation_id = sent(engine, "Greeter/greet", '"late"', "--delay", "1h")
+    invocation_id = engine.send("Greeter/greet", "late", delay="1h")
     [outcome] = engine.json("invocations", "cancel", invocation_id)
     assert outcome == {"id": invocation_id, "outcome": "had not started and is gone"}
     assert engine.cli("invocations", "show", invocation_id).returncode == 2
 
 
 def test_kill_ends_at_once(engine: Served):
-    invocation_id = sent(engine, "Greeter/wait", '"killed"')
+    invocation_id = engine.send("Greeter/wait", "killed")
     assert engine.done("invocations", "kill", invocation_id) == f"{invocation_id} killed"
-    assert engine.wait_for(invocation_id, "completed")["completion_failure"] == "[409] killed"
+    assert engine.wait_for(invocation_id, "completed").completion_failure == "[409] killed"
 
 
 def test_pause_and_resume(engine: Served):
-    invocation_id = sent(engine, "Greeter/stumble", '"again"')
+    invocation_id = engine.send("Greeter/stumble", "again")
     engine.wait_for(invocation_id, "backing-off")
-    assert engine.done("invocations", "pause", invocation_id) == f"{invocation_id} will pause as soon as its attempt ends"
+    assert (
+        engine.done("invocations", "pause", invocation_id) == f"{invocation_id} will pause as soon as its attempt ends"
+    )
     engine.wait_for(invocation_id, "paused")
     assert engine.done("invocations", "resume", invocation_id) == f"{invocation_id} goes on"
     engine.wait_for(invocation_id, "backing-off")
 
 
 def test_purge_forgets(engine: Served):
-    invocation_id = engine.json("call", "Greeter/steps", '"Ada"')["invocation_id"]
+    invocation_id = engine.call("Greeter/steps", "Ada")
     assert engine.done("invocations", "purge", "--journal", invocation_id) == f"{invocation_id} journal forgotten"
     assert engine.json("invocations", "show", invocation_id)["journal"] == []
     assert engine.done("invocations", "show", invocation_id).endswith("(no journal)")
@@ -172,7 +174,7 @@ CONFLICTS = {
 
 @pytest.mark.parametrize("operation", CONFLICTS)
 def test_a_completed_one_cannot_be_changed(engine: Served, operation: str):
-    invocation_id = engine.json("call", "Greeter/greet", '"Ada"')["invocation_id"]
+    invocation_id = engine.call("Greeter/greet", "Ada")
     result = engine.cli("invocations", operation, invocation_id)
     assert result.stderr.splitlines() == [
         f"error HF0103: {CONFLICTS[operation].replace('{id}', invocation_id)}",
@@ -182,14 +184,14 @@ def test_a_completed_one_cannot_be_changed(engine: Served, operation: str):
 
 
 def test_a_live_one_cannot_be_purged(engine: Served):
-    invocation_id = sent(engine, "Greeter/wait", '"alive"')
+    invocation_id = engine.send("Greeter/wait", "alive")
     result = engine.cli("invocations", "purge", invocation_id)
     assert result.stderr.splitlines()[0] == f"error HF0103: The invocation '{invocation_id}' is not yet completed."
     assert result.returncode == 2
 
 
 def test_a_scheduled_one_cannot_be_resumed(engine: Served):
-    invocation_id = sent(engine, "Greeter/greet", '"soon"', "--delay", "1h")
+    invocation_id = engine.send("Greeter/greet", "soon", delay="1h")
     result = engine.cli("invocations", "resume", invocation_id)
     assert result.stderr.splitlines() == [
         f"error HF0104: The invocation '{invocation_id}' is either inboxed or scheduled, cannot be resumed.",
@@ -199,7 +201,7 @@ def test_a_scheduled_one_cannot_be_resumed(engine: Served):
 
 
 def test_several_ids_are_all_tried(engine: Served):
-    first, last = sent(engine, "Greeter/wait", '"1"'), sent(engine, "Greeter/wait", '"2"')
+    first, last = engine.send("Greeter/wait", "1"), engine.send("Greeter/wait", "2")
     result = engine.cli("invocations", "kill", first, UNKNOWN, last, "--json")
     assert result.returncode == 2
     assert result.stderr.splitlines() == NOT_FOUND
@@ -213,7 +215,7 @@ def test_several_ids_are_all_tried(engine: Served):
 
 
 def test_a_pending_one_names_the_key_it_waits_for(engine: Served):
-    holder = sent(engine, "Counter/busy/hold", "null", "--content-type", "application/json")
+    holder = engine.send("Counter/busy/hold")
     queued = sent(engine, "Counter/busy/add", "1")
     engine.wait_for(holder, "suspended")
     assert engine.done("invocations", "show", queued).splitlines()[1] == "pending: another invocation holds key busy"
@@ -237,11 +239,11 @@ def test_services_are_listed(engine: Served):
 
 def test_everything_is_still_there_after_a_restart(serve: Serve):
     first = serve()
-    sleeping = sent(first, "Greeter/wait", '"over the restart"')
-    done = first.json("call", "Counter/kept/add", "3")
+    sleeping = first.send("Greeter/wait", "over the restart")
+    done = first.call("Counter/kept/add", 3)
     assert first.stop(signal.SIGKILL) == -signal.SIGKILL
     second = serve(db=first.db)
     assert second.done("call", "Counter/kept/peek") == "3"
-    assert second.invocation(done["invocation_id"])["completion_result"] == "success"
+    assert second.admin.invocation(done).completion_result == "success"
     second.done("invocations", "kill", sleeping)
     assert second.stop() == 0

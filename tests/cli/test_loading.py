@@ -76,16 +76,28 @@ def test_an_application_or_services_are_found(reference: str):
 
 # reference -> type of error, message, hint. `{cwd}` is the current directory.
 BAD: dict[str, tuple[type[HoldfastError], str, str]] = {
-    "hf_greeter": (InvalidApp, "'hf_greeter' does not name an application", "write module:attribute, e.g. hf_greeter:app"),
+    "hf_greeter": (
+        InvalidApp,
+        "'hf_greeter' does not name an application",
+        "write module:attribute, e.g. hf_greeter:app",
+    ),
     "./hf_greeter.py": (
         InvalidApp,
         "'./hf_greeter.py' does not name an application",
         "write module:attribute, e.g. hf_greeter:app",
     ),
     ":app": (InvalidApp, "':app' does not name an application", "write module:attribute, e.g. myapp:app"),
-    "hf_greeter:": (InvalidApp, "'hf_greeter:' does not name an application", "write module:attribute, e.g. hf_greeter:app"),
+    "hf_greeter:": (
+        InvalidApp,
+        "'hf_greeter:' does not name an application",
+        "write module:attribute, e.g. hf_greeter:app",
+    ),
     "hf_greeter.py:app": (InvalidApp, "no module 'hf_greeter.py'", "name a module, not a file: hf_greeter:app"),
-    "hf_package/main.py:app": (InvalidApp, "no module 'hf_package/main.py'", "name a module, not a file: hf_package.main:app"),
+    "hf_package/main.py:app": (
+        InvalidApp,
+        "no module 'hf_package/main.py'",
+        "name a module, not a file: hf_package.main:app",
+    ),
     "hf_greeterr:app": (InvalidApp, "no module 'hf_greeterr'", "did you mean hf_greeter:app?"),
     "hf_package.mian:app": (InvalidApp, "no module 'hf_package.mian'", "did you mean hf_package.main:app?"),
     "hf_pakage.main:app": (InvalidApp, "no module 'hf_pakage'", "did you mean hf_package.main:app?"),
@@ -116,7 +128,11 @@ BAD: dict[str, tuple[type[HoldfastError], str, str]] = {
         "hf_greeter:Middleware is no application but the class Middleware",
         "name what restate.app([...]) returned, or a restate Service, VirtualObject or Workflow",
     ),
-    "hf_greeter:twice": (InvalidApp, "hf_greeter:twice: Service Greeter already exists", "give each service a name of its own"),
+    "hf_greeter:twice": (
+        InvalidApp,
+        "hf_greeter:twice: Service Greeter already exists",
+        "give each service a name of its own",
+    ),
     "hf_syntax:app": (
         DeploymentError,
         "importing hf_syntax failed: SyntaxError: invalid syntax (hf_syntax.py:3)",

@@ -17,7 +17,7 @@ def test_call_prints_the_result(engine: Served):
 def test_call_json_names_the_invocation(engine: Served):
     answer = engine.json("call", "Greeter/shape", "[1, 2, 3]")
     assert answer["result"] == {"count": 3}
-    assert engine.invocation(answer["invocation_id"])["target"] == "Greeter/shape"
+    assert engine.admin.invocation(answer["invocation_id"]).target == "Greeter/shape"
 
 
 def test_call_takes_a_file_or_standard_input(engine: Served, tmp_path: Path):
@@ -64,7 +64,7 @@ def test_send_prints_the_id_and_does_not_wait(engine: Served):
     result = engine.cli("send", "Greeter/wait", '"me"')
     invocation_id = result.stdout.strip()
     assert result.stderr == f"accepted; follow it: holdfast invocations show {invocation_id}\n"
-    assert engine.invocation(invocation_id)["status"] != "completed"
+    assert engine.admin.invocation(invocation_id).status != "completed"
 
 
 def test_send_with_delay_and_idempotency_key(engine: Served):
@@ -72,17 +72,16 @@ def test_send_with_delay_and_idempotency_key(engine: Served):
     first = engine.json("send", "Greeter/greet", '"Ada"', *options)
     assert first["status"] == "Accepted"
     assert first["executionTime"].endswith("Z")
-    info = engine.invocation(first["invocationId"])
-    assert info["status"] == "scheduled"
-    assert info["idempotency_key"] == "later"
+    info = engine.admin.invocation(first["invocationId"])
+    assert info.status == "scheduled"
+    assert info.idempotency_key == "later"
     again = engine.json("send", "Greeter/greet", '"Ada"', *options)
     assert (again["invocationId"], again["status"]) == (first["invocationId"], "PreviouslyAccepted")
 
 
 def test_headers_reach_the_handler(engine: Served):
     answer = engine.json("send", "Greeter/wait", '"h"', "--header", "x-trace: 42")
-    journal = engine.json("invocations", "show", answer["invocationId"])["journal"]
-    assert journal[0]["entry_type"] == "Command: Input"
+    assert engine.wait_for(answer["invocationId"], "completed").completion_result == "success"
 
 
 # arguments -> lines on stderr; exit code 2, because the request was wrong
@@ -97,8 +96,10 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "no such handler": (
         ["send", "Greeter/nope", '"Ada"'],
         [
-            "error HF0105: the service 'Greeter' exists, but the handler 'nope' was not found, check that the handler "
-            "exists in the latest registered service version.",
+            (
+                "error HF0105: the service 'Greeter' exists, but the handler 'nope' was not found, check that the handler "
+                "exists in the latest registered service version."
+            ),
             "  next: what there is: holdfast services list",
         ],
     ),
@@ -133,8 +134,10 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "body for a handler without input": (
         ["call", "Greeter/void", "1"],
         [
-            "error HF0105: input validation error: Expected body and content-type to be empty, but wasn't with "
-            "content-type 'Some(\"application/json\")'",
+            (
+                "error HF0105: input validation error: Expected body and content-type to be empty, but wasn't with "
+                "content-type 'Some(\"application/json\")'"
+            ),
             "  next: what handlers accept: holdfast services list",
         ],
     ),

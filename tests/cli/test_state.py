@@ -45,7 +45,7 @@ def test_bytes_that_are_no_text(engine: Served, tmp_path: Path):
 
 
 def test_a_held_key_is_not_changed_behind_its_holders_back(engine: Served):
-    holder = engine.json("send", "Counter/held/hold", "null")["invocationId"]
+    holder = engine.send("Counter/held/hold")
     engine.wait_for(holder, "suspended")
     result = engine.cli("state", "set", "Counter/held", "total", "1")
     assert result.returncode == 1
@@ -55,7 +55,7 @@ def test_a_held_key_is_not_changed_behind_its_holders_back(engine: Served):
     ]
     awakeable = json.loads(json.loads(engine.done("state", "get", "Counter/held", "awakeable", "--json"))["utf8"])
     assert awakeable.startswith("sign_1")
-    engine.done("invocations", "kill", holder)
+    engine.admin.kill(holder)
     engine.wait_for(holder, "completed")
     assert engine.done("call", "Counter/held/peek") == "1"  # applied when the key became free
 

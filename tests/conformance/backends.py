@@ -81,6 +81,6 @@ async def holdfast_backend(app: Any, db: Path) -> AsyncIterator[HoldfastBackend]
             await stack.enter_async_context(
                 httpx.AsyncClient(transport=httpx.ASGITransport(part), base_url="http://engine", timeout=TIMEOUT_S)
             )
-            for part in (create_ingress(engine), create_admin(engine))
+            for part in (engine.ingress, engine.admin)
         ]
         yield HoldfastBackend(*clients)

@@ -114,7 +114,12 @@ class Run:
         return await self.backend.ingress.request(method, path, content=content, headers=headers)
 
     async def call(
-        self, target: str, key: str | None = None, *, body: Any = ..., headers: dict[str, str] | None = None,
+        self,
+        target: str,
+        key: str | None = None,
+        *,
+        body: Any = ...,
+        headers: dict[str, str] | None = None,
         **fields: Any,
     ) -> Outcome:
         """Call `Service/handler` and wait. The body is `fields` plus the test id, unless given; None sends nothing."""
@@ -128,8 +133,14 @@ class Run:
         return task
 
     async def send(
-        self, target: str, key: str | None = None, *, body: Any = ..., headers: dict[str, str] | None = None,
-        delay: str | None = None, **fields: Any,
+        self,
+        target: str,
+        key: str | None = None,
+        *,
+        body: Any = ...,
+        headers: dict[str, str] | None = None,
+        delay: str | None = None,
+        **fields: Any,
     ) -> str:
         """One-way; returns the invocation id."""
         response = await self.send_raw(target, key, body=body, headers=headers, delay=delay, **fields)
@@ -137,14 +148,25 @@ class Run:
         return response.json()["invocationId"]
 
     async def send_raw(
-        self, target: str, key: str | None = None, *, body: Any = ..., headers: dict[str, str] | None = None,
-        delay: str | None = None, **fields: Any,
+        self,
+        target: str,
+        key: str | None = None,
+        *,
+        body: Any = ...,
+        headers: dict[str, str] | None = None,
+        delay: str | None = None,
+        **fields: Any,
     ) -> httpx.Response:
         suffix = "/send" if delay is None else f"/send?delay={delay}"
         return await self._invoke(target, key, suffix, body, fields, headers)
 
     async def _invoke(
-        self, target: str, key: str | None, suffix: str, body: Any, fields: dict[str, Any],
+        self,
+        target: str,
+        key: str | None,
+        suffix: str,
+        body: Any,
+        fields: dict[str, Any],
         headers: dict[str, str] | None,
     ) -> httpx.Response:
         service, handler = target.split("/")
@@ -185,14 +207,18 @@ class Run:
     async def resolve(self, awakeable_id: str, value: Any) -> int:
         """Resolve over the ingress; returns the HTTP status."""
         response = await self.request(
-            "POST", f"/restate/awakeables/{awakeable_id}/resolve", content=json.dumps(value).encode(),
+            "POST",
+            f"/restate/awakeables/{awakeable_id}/resolve",
+            content=json.dumps(value).encode(),
             headers={"content-type": "application/json"},
         )
         return response.status_code
 
     async def reject(self, awakeable_id: str, message: str) -> int:
         response = await self.request(
-            "POST", f"/restate/awakeables/{awakeable_id}/reject", content=message.encode(),
+            "POST",
+            f"/restate/awakeables/{awakeable_id}/reject",
+            content=message.encode(),
             headers={"content-type": "text/plain"},
         )
         return response.status_code

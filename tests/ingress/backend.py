@@ -109,9 +109,9 @@ def holdfast_backend() -> Iterator[Backend]:
 async def _serve_holdfast(ingress_port: int, admin_port: int, started: threading.Event, stop: asyncio.Event) -> None:
     import uvicorn
 
+    from holdfast import Engine
     from holdfast.admin.app import create_admin
     from holdfast.ingress.app import create_ingress
-    from holdfast import Engine
 
     engine = Engine(make_app(), db=":memory:")
     await engine.start()

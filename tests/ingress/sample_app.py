@@ -17,7 +17,7 @@ async def echo(ctx: restate.Context, text: str) -> str:
 
 
 @plain.handler()
-async def untyped(ctx: restate.Context, value):  # type: ignore[no-untyped-def]
+async def untyped(ctx: restate.Context, value):
     return value
 
 

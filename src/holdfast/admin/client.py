@@ -10,7 +10,6 @@ Errors are those that the engine raises in process (`InvocationNotFound`, …).
 from __future__ import annotations
 
 import base64
-import hashlib
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -99,6 +98,10 @@ class AdminClient:
         entries = self._get(_invocation(invocation_id, "/journal"))["entries"]
         return [_row(JournalEntryInfo, row) for row in entries]
 
+    def journal_events(self, invocation_id: str) -> list[dict[str, Any]]:
+        """Its failed attempts (each distinct failure once) and pauses, oldest first. Raises `InvocationNotFound`."""
+        return self._get(_invocation(invocation_id, "/journal"))["events"]
+
     def cancel(self, invocation_id: str) -> Literal["appended", "done"]:
         """Ask it to stop: `appended` when its handler will be told, `done` when it had not started and is gone.
 
@@ -141,7 +144,7 @@ class AdminClient:
         """Replace the whole state of one key. Queued behind its lock: returns when stored, not when applied.
 
         Args:
-            version: `state_version` of the state that this is based on. When the key has changed since, this change
+            version: `core.results.state_version` of the state that this is based on. When the key has changed since, this change
                 is dropped, silently, as Restate does. None: unconditional.
         """
         body = {"object_key": key, "new_state": {name: list(value) for name, value in state.items()}}
@@ -231,11 +234,3 @@ def _row(row_type: type[_Row], raw: Mapping[str, Any]) -> _Row:
 
 def _bytes(value: Mapping[str, str]) -> bytes:
     return value["utf8"].encode() if "utf8" in value else base64.b64decode(value["base64"])
-
-
-def state_version(state: Mapping[str, bytes]) -> str:
-    """Identifies a key's whole state, as Restate computes it. Pass it to `set_state` to change only what you have seen."""
-    digest = hashlib.sha256()
-    for index, name in enumerate(sorted(state)):
-        digest.update(index.to_bytes(8, "big") + b"\x01" + name.encode() + b"\x02" + state[name] + b"\x03")
-    return base64.urlsafe_b64encode(digest.digest()).decode().rstrip("=")

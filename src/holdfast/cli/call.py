@@ -183,12 +183,12 @@ def _failure(answer: httpx.Response) -> dict[str, Any] | None:
         return None
     try:
         body = cast(dict[str, Any], answer.json())
-        failure = {"code": int(body["code"]), "message": str(body["message"]), "metadata": body.get("metadata") or {}}
+        code, message = int(body["code"]), str(body["message"])
     except (ValueError, KeyError, TypeError):
         raise _refused(answer.status_code, answer.text.strip()[:200] or answer.reason_phrase) from None
     if source != "invocation":
-        raise _refused(answer.status_code, failure["message"])
-    return failure
+        raise _refused(answer.status_code, message)
+    return {"code": code, "message": message, "metadata": body.get("metadata") or {}}
 
 
 def _failed(failure: dict[str, Any], invocation_id: str) -> InvocationFailed:

@@ -83,14 +83,15 @@ def list_invocations(
 def show_invocation(invocation_id: str, admin_url: str, as_json: bool) -> None:
     """One invocation and its journal as a timeline.
 
-    In Python: AdminClient.invocation, AdminClient.journal.
+    In Python: AdminClient.invocation, AdminClient.journal, AdminClient.journal_events.
     """
     from holdfast.admin.client import AdminClient
 
     with AdminClient(admin_url) as admin:
         info, entries = admin.invocation(invocation_id), admin.journal(invocation_id)
-    document = {"invocation": asdict(info), "journal": [asdict(entry) for entry in entries]}
-    show(document, as_json, lambda: f"{description(info, _now_ms())}\n{timeline(info, entries)}")
+        events = admin.journal_events(invocation_id)
+    document = {"invocation": asdict(info), "journal": [asdict(entry) for entry in entries], "events": events}
+    show(document, as_json, lambda: f"{description(info, _now_ms())}\n\n{timeline(info, entries, events)}")
 
 
 def _operation(command: _Command) -> _Command:

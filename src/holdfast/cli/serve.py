@@ -74,6 +74,7 @@ def serve(
 
     logs.configure(log_format, log_level)
     application = load_app(app)
+    from holdfast.config import EngineConfig
     from holdfast.server import serve as run
 
     def announce(serving: Serving) -> None:
@@ -92,8 +93,7 @@ def serve(
                 host=host,
                 ingress_port=ingress_port,
                 admin_port=admin_port,
-                durability=durability,
-                drain_ms=int(drain_s * 1_000),
+                config=EngineConfig(durability=durability, drain_ms=int(drain_s * 1_000)),
                 on_ready=announce,
             )
         )

@@ -94,7 +94,8 @@ def clear_state(target: str, names: tuple[str, ...], admin_url: str, as_json: bo
 
 
 def _change(admin_url: str, target: str, change: Callable[[dict[str, bytes]], dict[str, bytes]], as_json: bool) -> None:
-    from holdfast.admin.client import AdminClient, state_version
+    from holdfast.admin.client import AdminClient
+    from holdfast.core.results import state_version
 
     service, key = _target(target)
     with AdminClient(admin_url) as admin:
@@ -102,7 +103,7 @@ def _change(admin_url: str, target: str, change: Callable[[dict[str, bytes]], di
         after = change(before)
         if after != before:
             # What a handler wrote since we looked must not be lost: then our change is dropped and we say so.
-            admin.set_state(service, key, after, version=state_version(before))
+            admin.set_state(service, key, after, version=state_version(list(before.items())))
             _wait_until_applied(admin, service, key, after, target)
     show(state_values(after), as_json, lambda: _table(after))
     talk(f"{target}: {_difference(before, after)}")

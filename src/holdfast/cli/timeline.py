@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -38,16 +38,21 @@ def description(info: InvocationInfo, now_ms: int) -> str:
     return "\n".join(lines)
 
 
-def timeline(info: InvocationInfo, entries: Sequence[JournalEntryInfo]) -> str:
-    """The journal, one entry per line, with the time since the invocation was created. Results hang under commands."""
+def timeline(
+    info: InvocationInfo, entries: Sequence[JournalEntryInfo], events: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """The journal, one entry per line, with the time since the invocation was created.
+
+    Results hang under commands; failed attempts and pauses (`events`) stand where they happened, marked with `!`.
+    """
     if not entries:
         return "(no journal)"
-    rows = [
-        (f"+{ago(max(0, entry.appended_at_ms - info.created_at_ms))}", str(entry.index), _entry(entry))
-        for entry in entries
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return "\n".join(f"{at:>{widths[0]}}  {index:>{widths[1]}}  {text}".rstrip() for at, index, text in rows)
+    rows = [(entry.index, entry.appended_at_ms, str(entry.index), _entry(entry)) for entry in entries]
+    rows += [(event["after_index"], event["at_ms"], "!", _event(event)) for event in events]
+    rows.sort(key=lambda row: row[0])  # stable: an event comes behind the entry that it followed
+    lines = [(f"+{ago(max(0, at_ms - info.created_at_ms))}", mark, text) for _, at_ms, mark, text in rows]
+    widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
+    return "\n".join(f"{at:>{widths[0]}}  {mark:>{widths[1]}}  {text}".rstrip() for at, mark, text in lines)
 
 
 def _standing(info: InvocationInfo, now_ms: int) -> str:
@@ -96,3 +101,9 @@ def _detail(detail: dict[str, Any]) -> str:
 
 def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _event(event: Mapping[str, Any]) -> str:
+    if event["ty"] == "Paused":
+        return "paused"
+    return f"attempt failed: [{event['error_code']}] {str(event['error_message']).splitlines()[0]}"

@@ -75,4 +75,6 @@ def _plain(tree: Awaited) -> list[Any]:
 
 def _tree(plain: list[Any]) -> Awaited:
     completions, signals, names, nested, combinator = plain
-    return Awaited(tuple(completions), tuple(signals), tuple(names), tuple(_tree(child) for child in nested), combinator)
+    return Awaited(
+        tuple(completions), tuple(signals), tuple(names), tuple(_tree(child) for child in nested), combinator
+    )

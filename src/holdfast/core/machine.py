@@ -9,7 +9,8 @@
                                                          exhausted  paused       completed
 
 What one invocation does to another (call, signal, promise) happens in the same batch, so the two journals can never
-disagree. Commands of the SDK are in `commands.py`; this file has what happens to an invocation as a whole.
+disagree. Commands of the SDK are in `commands.py`, requests of operators in
+`operations.py`; this file has what happens to an invocation as a whole.
 """
 
 from __future__ import annotations
@@ -19,45 +20,37 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from holdfast.core import commands
+from holdfast.core import commands, operations
 from holdfast.core.awaiting import Leaf, resolve
 from holdfast.core.effects import (
     AbortAttempt,
     Accepted,
     Answer,
     ArmTimer,
-    CloseInput,
     Completed,
     Effect,
     Forward,
-    Refuse,
     ReportPaused,
     ScheduleRetry,
     StartAttempt,
 )
 from holdfast.core.events import (
     AttemptFailed,
-    CancelRequested,
     Event,
     FramesReceived,
-    KillRequested,
-    PauseRequested,
-    PurgeRequested,
-    ResumeRequested,
     RetryDue,
     SignalSent,
-    StateReplaced,
     Submitted,
     TimerFired,
 )
 from holdfast.core.model import LIVE, Completion, Failure, Invocation, Status
-from holdfast.core.results import completion_of, pending_sleeps, result_of, state_version
+from holdfast.core.results import completion_of, result_of, state_version
 from holdfast.core.retry import next_delay_ms
 from holdfast.core.tables import Tables
 from holdfast.protocol import messages as m
 from holdfast.protocol.discovery import HandlerSpec, ServiceSpec
 from holdfast.protocol.messages import AttemptError, Result
-from holdfast.protocol.wire import MalformedFrame, data, frame, message, split
+from holdfast.protocol.wire import MalformedFrame, data, frame
 
 HEAD_BYTES_MAX = 2048
 """A larger input gets a journal row of its own, so that changing a status does not rewrite it."""
@@ -108,19 +101,17 @@ class Machine:
             RetryDue: self._retry_due,
             TimerFired: self._timer_fired,
             SignalSent: self._signal_sent,
-            CancelRequested: self._cancel_requested,
-            KillRequested: self._kill_requested,
-            PauseRequested: self._pause_requested,
-            ResumeRequested: self._resume_requested,
-            PurgeRequested: self._purge_requested,
-            StateReplaced: self._state_replaced,
         }
 
     # ---- the batch -------------------------------------------------------------------------------------------------
 
     def apply(self, event: Event) -> None:
         """Change rows and collect effects. Inside an open batch."""
-        self._apply[type(event)](event)
+        handle = self._apply.get(type(event))
+        if handle is not None:
+            handle(event)
+        else:
+            operations.HANDLERS[type(event)](self, event)
 
     def flush(self, at_ms: int) -> list[Effect]:
         """Write every touched invocation, once. The effects may be performed when the batch has committed."""
@@ -221,9 +212,7 @@ class Machine:
             existing = self.find(event.id)
             if existing is not None:
                 completion = completion_of(existing) if existing.status == Status.COMPLETED else None
-                self.effects.append(
-                    Accepted(event.token, existing.id, False, existing.start_at_ms, completion)
-                )
+                self.effects.append(Accepted(event.token, existing.id, False, existing.start_at_ms, completion))
                 return
         inv = self.create(
             event.id, event.spec, event.key, event.headers, event.body, event.idempotency_key, event.at_ms
@@ -244,7 +233,15 @@ class Machine:
     ) -> Invocation:
         """A new invocation with its Input entry; `admit_new` decides when it runs."""
         inv = Invocation(
-            self.next_number(), invocation_id, spec.service, spec.name, key, spec.is_exclusive, Status.INVOKED, at_ms, spec
+            self.next_number(),
+            invocation_id,
+            spec.service,
+            spec.name,
+            key,
+            spec.is_exclusive,
+            Status.INVOKED,
+            at_ms,
+            spec,
         )
         inv.is_new = True
         inv.idempotency_key = idempotency_key
@@ -279,7 +276,7 @@ class Machine:
     def _enter(self, inv: Invocation, at_ms: int) -> None:
         """The invocation may run now, unless its key is locked."""
         if inv.exclusive:
-            lock = self._lock(inv.service, inv.key or "")
+            lock = self.lock(inv.service, inv.key or "")
             if lock.holder is not None or lock.waiting:
                 inv.status = Status.INBOXED
                 inv.inbox_seq = self.next_number()
@@ -289,7 +286,7 @@ class Machine:
         inv.status = Status.INVOKED
         self.effects.append(StartAttempt(inv))
 
-    def _lock(self, service: str, key: str) -> Lock:
+    def lock(self, service: str, key: str) -> Lock:
         place = (service, key)
         lock = self._locks.get(place)
         if lock is None:
@@ -302,7 +299,7 @@ class Machine:
     def _unlock(self, inv: Invocation, at_ms: int) -> None:
         """The holder is done: let whoever waits longest run."""
         service, key = inv.service, inv.key or ""
-        lock = self._lock(service, key)
+        lock = self.lock(service, key)
         if lock.holder != inv.seq:
             return
         lock.holder = None
@@ -313,7 +310,7 @@ class Machine:
             seq = lock.waiting.popleft()
             if seq < 0:
                 new_state, version = self.tables.take_mutation(-seq)
-                self._replace_state(service, key, new_state, version)
+                self.replace_state(service, key, new_state, version)
                 continue
             following = self.get(seq)
             if following is None or following.status != Status.INBOXED:
@@ -347,31 +344,31 @@ class Machine:
                 if not inv.in_flight:
                     return
         except commands.CommandRefused as refusal:
-            self._abort(inv)
+            self.abort(inv)
             self._failed(inv, AttemptError(refusal.code, refusal.message), at_ms)
         except (MalformedFrame, KeyError, UnicodeDecodeError) as error:
-            self._abort(inv)
+            self.abort(inv)
             self._failed(inv, AttemptError(571, f"malformed message from the SDK: {error!r} [RT0012]"), at_ms)
 
-    def _abort(self, inv: Invocation) -> None:
+    def abort(self, inv: Invocation) -> None:
         if inv.in_flight:
             self.effects.append(AbortAttempt(inv.seq, inv.attempt))
 
-    def _leave_attempt(self, inv: Invocation) -> None:
+    def leave_attempt(self, inv: Invocation) -> None:
         inv.in_flight = inv.input_open = False
         inv.forward = []
 
     def _ended(self, inv: Invocation, at_ms: int) -> None:
         if not inv.output:
-            self._abort(inv)
+            self.abort(inv)
             self._failed(inv, AttemptError(571, "the handler ended without output [RT0012]"), at_ms)
             return
-        self._leave_attempt(inv)
+        self.leave_attempt(inv)
         self.complete(inv, at_ms)
 
     def _suspended(self, inv: Invocation, tree: m.Awaited, at_ms: int) -> None:
         missed, inv.missed = inv.missed, []
-        self._leave_attempt(inv)
+        self.leave_attempt(inv)
         inv.retry_count = inv.failures_since_entry = 0
         rest: m.Awaited | None = tree
         for leaf in missed:
@@ -399,7 +396,7 @@ class Machine:
 
     def _failed(self, inv: Invocation, error: AttemptError, at_ms: int) -> None:
         """The attempt failed with something other than a terminal error: retry, pause or give up."""
-        self._leave_attempt(inv)
+        self.leave_attempt(inv)
         inv.missed = []
         inv.failures_since_entry += 1
         self._record_error(inv, error, at_ms)
@@ -408,7 +405,7 @@ class Machine:
             self._give_up(inv, error, at_ms)
             return
         if error.behavior == 1 or inv.pause_requested:
-            self._pause(inv, at_ms)
+            self.pause(inv, at_ms)
             return
         if error.next_retry_delay_ms is not None:  # the SDK counts these itself, so they use up no attempt
             self._retry(inv, error.next_retry_delay_ms, at_ms, jitter=False)
@@ -420,17 +417,17 @@ class Machine:
         elif policy.on_max_attempts == "KILL":
             self._give_up(inv, error, at_ms)
         else:
-            self._pause(inv, at_ms)
+            self.pause(inv, at_ms)
 
     def _retry(self, inv: Invocation, delay_ms: int, at_ms: int, *, jitter: bool) -> None:
         inv.next_retry_at_ms = at_ms + delay_ms
         self.effects.append(ScheduleRetry(inv.seq, inv.attempt, delay_ms, jitter))
 
     def _give_up(self, inv: Invocation, error: AttemptError, at_ms: int) -> None:
-        self._set_result(inv, Failure(error.code, error.message))
+        self.set_result(inv, Failure(error.code, error.message))
         self.complete(inv, at_ms)
 
-    def _pause(self, inv: Invocation, at_ms: int) -> None:
+    def pause(self, inv: Invocation, at_ms: int) -> None:
         inv.pause_requested = False
         event = {"ty": "Paused", "last_failure": _error_event(inv.last_error) if inv.last_error else None}
         self.tables.add_event(inv.seq, at_ms, inv.entries, json.dumps(event))
@@ -475,17 +472,17 @@ class Machine:
         elif inv.status == Status.SUSPENDED and inv.awaiting is not None:
             rest = resolve(inv.awaiting, leaf)
             if rest is None:
-                self._wake(inv, at_ms)
+                self.wake(inv, at_ms)
             elif rest is not inv.awaiting:
                 inv.awaiting = rest
                 self.change(inv, at_ms)
 
-    def _wake(self, inv: Invocation, at_ms: int) -> None:
+    def wake(self, inv: Invocation, at_ms: int) -> None:
         inv.status = Status.INVOKED
         inv.awaiting = None
         inv.retry_count = inv.failures_since_entry = 0
         if inv.exclusive:
-            self._lock(inv.service, inv.key or "").holder = inv.seq
+            self.lock(inv.service, inv.key or "").holder = inv.seq
         self.change(inv, at_ms)
         self.effects.append(StartAttempt(inv))
 
@@ -500,7 +497,7 @@ class Machine:
         if inv is None:
             return
         if signal == m.CANCEL_SIGNAL:
-            self.cancel(inv, at_ms)
+            operations.cancel(self, inv, at_ms)
         elif inv.status in LIVE:
             self.notify(inv, m.signal_frame(signal, result), signal, at_ms)
 
@@ -525,7 +522,7 @@ class Machine:
 
     # ---- completion ----------------------------------------------------------------------------------------------------
 
-    def _set_result(self, inv: Invocation, failure: Failure) -> None:
+    def set_result(self, inv: Invocation, failure: Failure) -> None:
         """The engine's own result, which is not an entry of the journal."""
         body = m.encode_failure(failure.code, failure.message, failure.metadata)
         inv.output = frame(0, data(15, body))
@@ -539,17 +536,17 @@ class Machine:
         self.change(inv, at_ms)
         completion = completion_of(inv)
         self.effects.append(Completed(completion))
-        self._reply(inv, completion, at_ms)
+        self.reply(inv, completion, at_ms)
         for completion_id, due_ms in inv.sleeps.items():
             self.tables.remove_timer(due_ms, inv.seq, completion_id)
         if inv.exclusive:
             self._unlock(inv, at_ms)
         if inv.retention_ms <= 0:
-            self._erase(inv)
+            self.erase(inv)
         elif inv.journal_retention_ms <= 0:
-            self._erase_journal(inv)
+            self.erase_journal(inv)
 
-    def _reply(self, inv: Invocation, completion: Completion, at_ms: int) -> None:
+    def reply(self, inv: Invocation, completion: Completion, at_ms: int) -> None:
         if inv.sink_seq is None and not inv.has_listeners:
             return
         result = result_of(completion)
@@ -559,176 +556,20 @@ class Machine:
             for seq, completion_id, notification_type in self.tables.take_listeners(inv.seq):
                 self.deliver(seq, completion_id, notification_type, result, at_ms)
 
-    def _erase(self, inv: Invocation) -> None:
+    def erase(self, inv: Invocation) -> None:
         inv.is_gone = True
         self._touched[inv.seq] = inv
         if inv.spec is not None and inv.spec.is_workflow_run and inv.key is not None:
             self.tables.clear_all_state(inv.service, inv.key)
             self.tables.delete_promises(inv.service, inv.key)
 
-    def _erase_journal(self, inv: Invocation) -> None:
+    def erase_journal(self, inv: Invocation) -> None:
         inv.pending = []
         inv.head = b""
         inv.entries = 0
         self.tables.delete_journal(inv.seq)
 
-    # ---- operators -------------------------------------------------------------------------------------------------------
-
-    def cancel(self, inv: Invocation, at_ms: int) -> str | None:
-        """`appended` when the signal was stored, `done` when it had not started, None when it is over."""
-        if inv.status in LIVE:
-            self.notify(inv, m.signal_frame(m.CANCEL_SIGNAL, m.VOID), m.CANCEL_SIGNAL, at_ms)
-            if inv.status == Status.PAUSED:
-                self._wake(inv, at_ms)
-            return "appended"
-        if inv.status == Status.COMPLETED:
-            return None
-        self._remove_unstarted(inv, Failure(409, "canceled"), at_ms)
-        return "done"
-
-    def _remove_unstarted(self, inv: Invocation, failure: Failure, at_ms: int) -> None:
-        """A scheduled or queued invocation leaves without a record; whoever waits for it gets the failure."""
-        if inv.status == Status.SCHEDULED and inv.start_at_ms is not None:
-            self.tables.remove_timer(inv.start_at_ms, inv.seq, 0)
-        elif inv.status == Status.INBOXED:
-            waiting = self._lock(inv.service, inv.key or "").waiting
-            if inv.seq in waiting:
-                waiting.remove(inv.seq)
-        self._set_result(inv, failure)
-        inv.status = Status.COMPLETED
-        completion = completion_of(inv)
-        self.effects.append(Completed(completion))
-        self._reply(inv, completion, at_ms)
-        self._erase(inv)
-
-    def kill(self, inv: Invocation, at_ms: int) -> None:
-        """End it now, and every invocation it called or sent to, also those still delayed."""
-        doomed = [inv]
-        while doomed:
-            victim = doomed.pop()
-            if victim.status == Status.COMPLETED or victim.is_gone:
-                continue
-            if victim.status in LIVE:
-                for child_id in self._children(victim):
-                    child = self.find(child_id)
-                    if child is not None:
-                        doomed.append(child)
-                self._abort(victim)
-                self._leave_attempt(victim)
-                if not victim.sleeps:
-                    victim.sleeps = pending_sleeps(victim.head + self.tables.journal(victim.seq))
-                self._set_result(victim, Failure(409, "killed"))
-                self.complete(victim, at_ms)
-            else:
-                self._remove_unstarted(victim, Failure(409, "killed"), at_ms)
-
-    def _children(self, inv: Invocation) -> list[str]:
-        journal = inv.head + self.tables.journal(inv.seq) + b"".join(inv.pending)
-        return [
-            bytes(message(body)[16]).decode()
-            for message_type, body in split(journal)
-            if message_type == m.CALL_INVOCATION_ID
-        ]
-
-    def _found(self, token: object, invocation_id: str) -> Invocation | None:
-        inv = self.find(invocation_id)
-        if inv is None:
-            self.effects.append(
-                Refuse(token, "not_found", f"The requested invocation '{invocation_id}' does not exist")
-            )
-        return inv
-
-    def _refuse_completed(self, token: object, inv: Invocation) -> None:
-        self.effects.append(Refuse(token, "conflict", f"The invocation '{inv.id}' was already completed."))
-
-    def _cancel_requested(self, event: CancelRequested) -> None:
-        inv = self._found(event.token, event.id)
-        if inv is None:
-            return
-        answer = self.cancel(inv, event.at_ms)
-        if answer is None:
-            self._refuse_completed(event.token, inv)
-        else:
-            self.effects.append(Answer(event.token, answer))
-
-    def _kill_requested(self, event: KillRequested) -> None:
-        inv = self._found(event.token, event.id)
-        if inv is None:
-            return
-        if inv.status == Status.COMPLETED:
-            self._refuse_completed(event.token, inv)
-            return
-        self.kill(inv, event.at_ms)
-        self.effects.append(Answer(event.token, "done"))
-
-    def _pause_requested(self, event: PauseRequested) -> None:
-        inv = self._found(event.token, event.id)
-        if inv is None:
-            return
-        if inv.status == Status.COMPLETED:
-            self._refuse_completed(event.token, inv)
-        elif inv.status in (Status.SCHEDULED, Status.INBOXED):
-            text = f"The invocation '{inv.id}' is not running, cannot be paused."
-            self.effects.append(Refuse(event.token, "conflict", text))
-        elif inv.status in (Status.SUSPENDED, Status.PAUSED):
-            self.effects.append(Answer(event.token, "done"))
-        else:
-            if inv.in_flight:
-                inv.pause_requested = True
-                inv.input_open = False
-                self.effects.append(CloseInput(inv))
-            else:
-                self._pause(inv, event.at_ms)
-            self.effects.append(Answer(event.token, "accepted"))
-
-    def _resume_requested(self, event: ResumeRequested) -> None:
-        inv = self._found(event.token, event.id)
-        if inv is None:
-            return
-        if inv.status == Status.COMPLETED:
-            self._refuse_completed(event.token, inv)
-            return
-        if inv.status in (Status.SCHEDULED, Status.INBOXED):
-            text = f"The invocation '{inv.id}' has not started yet, cannot be resumed."
-            self.effects.append(Refuse(event.token, "too_early", text))
-            return
-        if inv.status in (Status.SUSPENDED, Status.PAUSED):
-            self._wake(inv, event.at_ms)
-        elif not inv.in_flight and inv.next_retry_at_ms is not None:
-            inv.next_retry_at_ms = None
-            inv.retry_count = 0
-            inv.attempt += 1  # so that the retry already scheduled finds another attempt and does nothing
-            self.effects.append(StartAttempt(inv))
-        self.effects.append(Answer(event.token, "done"))
-
-    def _purge_requested(self, event: PurgeRequested) -> None:
-        inv = self.find(event.id) if event.token is None else self._found(event.token, event.id)
-        if inv is None:
-            return
-        if inv.status != Status.COMPLETED:
-            if event.token is not None:
-                text = f"The invocation '{inv.id}' is not yet completed."
-                self.effects.append(Refuse(event.token, "conflict", text))
-            return
-        if event.journal_only:
-            self._erase_journal(inv)
-            self.change(inv, event.at_ms)
-        else:
-            self._erase(inv)
-        if event.token is not None:
-            self.effects.append(Answer(event.token, "done"))
-
-    def _state_replaced(self, event: StateReplaced) -> None:
-        lock = self._lock(event.service, event.key)
-        if lock.holder is None and not lock.waiting:
-            self._replace_state(event.service, event.key, event.new_state, event.version)
-        else:
-            number = self.next_number()
-            self.tables.add_mutation(number, event.service, event.key, event.new_state, event.version)
-            lock.waiting.append(-number)
-        self.effects.append(Answer(event.token, "accepted"))
-
-    def _replace_state(self, service: str, key: str, new_state: dict[str, bytes], version: str | None) -> None:
+    def replace_state(self, service: str, key: str, new_state: dict[str, bytes], version: str | None) -> None:
         if version is not None and version != state_version(self.tables.state(service, key)):
             return  # as the server does: a stale edit is silently ignored
         self.tables.clear_all_state(service, key)

@@ -26,7 +26,7 @@ class Failure:
 
     code: int
     message: str
-    metadata: dict[str, str] = field(default_factory=lambda: dict[str, str]())
+    metadata: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(slots=True)

@@ -38,9 +38,6 @@ Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-BODY_BYTES_MAX = 32 * 1024 * 1024
-"""Restate's limit; the journal and the protocol carry no more in one entry."""
-
 _RETRY_AFTER_S = 5
 """An engine that is being restarted is back by then; a full disk is not, but asking costs nothing."""
 
@@ -407,7 +404,7 @@ async def _decline(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.close", "code": 1002})
 
 
-def create_ingress(engine: EngineRuntime, *, body_bytes_max: int = BODY_BYTES_MAX, sweep_s: float = SWEEP_S) -> Ingress:
+def create_ingress(engine: EngineRuntime, *, body_bytes_max: int | None = None, sweep_s: float = SWEEP_S) -> Ingress:
     """The ingress HTTP API of an engine as an ASGI 3 application, compatible with a Restate server's.
 
     Serve it with any ASGI server, mount it into FastAPI or Starlette, or call it in process through
@@ -415,7 +412,8 @@ def create_ingress(engine: EngineRuntime, *, body_bytes_max: int = BODY_BYTES_MA
 
     Args:
         engine: answers every request; starting and stopping it is the caller's business.
-        body_bytes_max: larger request bodies are refused with 413.
+        body_bytes_max: larger request bodies are refused with 413; None takes the engine's setting.
         sweep_s: how often to look for callers who hung up while they waited, seconds.
     """
-    return Ingress(engine, body_bytes_max=body_bytes_max, sweep_s=sweep_s)
+    limit = engine.config.body_bytes_max if body_bytes_max is None else body_bytes_max
+    return Ingress(engine, body_bytes_max=limit, sweep_s=sweep_s)

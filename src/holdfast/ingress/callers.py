@@ -47,7 +47,8 @@ class Callers:
     def __init__(self, sweep_s: float = SWEEP_S) -> None:
         self._sweep_s = sweep_s
         self._waiting: set[_Caller] = set()
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The loop in which the next sweep is due; None when nobody waits."""
 
     async def wait(self, receive: Receive, result: Awaitable[T]) -> T:
         """The result, unless the caller hangs up first.
@@ -60,8 +61,10 @@ class Callers:
         """
         caller = _Caller(asyncio.current_task(), receive)
         self._waiting.add(caller)
-        if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_later(self._sweep_s, self._sweep, loop)
         try:
             return await result
         except asyncio.CancelledError:
@@ -74,10 +77,12 @@ class Callers:
             if caller.listener is not None:
                 caller.listener.cancel()
 
-    def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         for caller in self._waiting:
             if caller.has_waited and caller.listener is None:
                 caller.listener = loop.create_task(caller.listen())
             caller.has_waited = True
-        self._sweeper = loop.call_later(self._sweep_s, self._sweep) if self._waiting else None
+        if self._waiting:
+            loop.call_later(self._sweep_s, self._sweep, loop)
+        else:
+            self._loop = None

@@ -56,7 +56,7 @@ def header_fields(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Headers by name, in order. Of several with one name the first counts, as on a Restate server."""
     fields = dict(headers)
     if len(fields) != len(headers):
-        fields = {}
+        fields.clear()
         for name, value in headers:
             fields.setdefault(name, value)
     return fields

@@ -117,7 +117,7 @@ class Manifest:
     bidirectional: bool
     min_protocol_version: int
     max_protocol_version: int
-    services: Mapping[str, ServiceSpec] = field(default_factory=lambda: dict[str, ServiceSpec]())
+    services: Mapping[str, ServiceSpec] = field(default_factory=dict[str, ServiceSpec])
 
 
 def parse_manifest(body: bytes) -> Manifest:

@@ -45,8 +45,8 @@ class Attempt:
         "_loop",
         "_scope",
         "_waiter",
-        "active_at_s",
         "aborted",
+        "active_at_s",
         "closed_at_s",
         "invocation_id",
         "number",
@@ -187,7 +187,7 @@ class Attempt:
             failure = "the attempt was aborted"
         except MalformedFrame as error:
             failure = f"malformed message from the SDK: {error} [RT0012]"
-        except Exception as error:  # the SDK lets its own errors escape from the ASGI application
+        except Exception as error:  # noqa: BLE001 the SDK lets its own errors escape from the ASGI application
             failure = f"{type(error).__name__}: {error} [RT0012]"
         if not self.terminal and failure is None:
             if self.status not in (0, 200):
@@ -195,4 +195,3 @@ class Attempt:
             else:
                 failure = "the handler's stream ended without End, Suspension or Error [RT0007]"
         self._listener.attempt_ended(self, None if self.terminal else failure)
-

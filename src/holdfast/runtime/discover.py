@@ -16,7 +16,8 @@ async def fetch_manifest(app: AsgiApp) -> bytes:
     Raises:
         InvalidApp: it is no restate-sdk application, or it answered with an error.
     """
-    status, body = 0, bytearray()
+    statuses: list[int] = []
+    body = bytearray()
     received = False
 
     async def receive() -> AsgiEvent:
@@ -27,9 +28,8 @@ async def fetch_manifest(app: AsgiApp) -> bytes:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(event: AsgiEvent) -> None:
-        nonlocal status
         if event["type"] == "http.response.start":
-            status = event["status"]
+            statuses.append(event["status"])
         body.extend(event.get("body", b""))
 
     scope: dict[str, Any] = {
@@ -47,7 +47,10 @@ async def fetch_manifest(app: AsgiApp) -> bytes:
     try:
         await app(scope, receive, send)
     except Exception as error:
-        raise InvalidApp(f"the application did not answer discovery: {type(error).__name__}: {error}", hint=hint) from error
+        raise InvalidApp(
+            f"the application did not answer discovery: {type(error).__name__}: {error}", hint=hint
+        ) from error
+    status = statuses[0] if statuses else 0
     if status != 200:
         text = bytes(body[:200]).decode(errors="replace")
         raise InvalidApp(f"the application answered discovery with status {status}: {text}".rstrip(": "), hint=hint)

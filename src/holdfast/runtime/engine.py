@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import apsw
 
@@ -50,6 +50,9 @@ LONGEST_NAP_S = 60.0
 EXPIRED_PER_TURN = 1000
 
 
+_REFUSALS = {"not_found": InvocationNotFound, "conflict": InvocationConflict, "too_early": InvocationTooEarly}
+
+
 class _Waiter:
     """Somebody who waits for a result."""
 
@@ -83,7 +86,7 @@ class EngineRuntime:
         self.manifest = Manifest(True, 0, 0)
         self.deployment_id = ""
         self.deployment_created_at_ms = 0
-        self._app: AsgiApp = app
+        self._app = cast(AsgiApp, app)
         self._clock = clock or SystemClock()
         self._entropy = entropy
         self._state = "new"
@@ -151,9 +154,7 @@ class EngineRuntime:
                 hint="install a restate-sdk that speaks one of them: pip install 'restate-sdk>=1.3,<2'",
             )
         if not self.services and not self.manifest.services:
-            raise InvalidApp(
-                "the application has no services", hint="list them: restate.app([my_service, my_object])"
-            )
+            raise InvalidApp("the application has no services", hint="list them: restate.app([my_service, my_object])")
         return version
 
     def _register(self, manifest: str) -> None:
@@ -286,15 +287,8 @@ class EngineRuntime:
             for waiter in waiters:
                 _set_result(waiter.future, completion)
 
-    _REFUSALS = {
-        "not_found": InvocationNotFound,
-        "conflict": InvocationConflict,
-        "too_early": InvocationTooEarly,
-        "invalid": InvalidRequest,
-    }
-
     def _refuse(self, effect: fx.Refuse) -> None:
-        _set_exception(effect.token, self._REFUSALS[effect.kind](effect.message))
+        _set_exception(effect.token, _REFUSALS[effect.kind](effect.message))
 
     # ---- timers and cleaning ---------------------------------------------------------------------------------------------
 
@@ -689,7 +683,6 @@ class EngineRuntime:
     def _service_type(self, service: str) -> str:
         spec = self.services.get(service)
         return spec.ty.lower() if spec else "service"
-
 
 
 def _check_id(invocation_id: str) -> None:

@@ -1,5 +1,8 @@
 """What operators see of invocations: rows of the database, refined by what only memory knows."""
 
+# pyright: reportUnknownMemberType=false
+# apsw's stubs name collections.abc.Buffer, which Python 3.11 does not have yet.
+
 from __future__ import annotations
 
 import json
@@ -54,7 +57,7 @@ class InvocationInfo:
     """`[409] killed`."""
     pinned_deployment_id: str | None
     pinned_protocol_version: int | None
-    waiting_for: list[str] = field(default_factory=lambda: list[str]())
+    waiting_for: list[str] = field(default_factory=list[str])
     """What a suspended invocation waits for, readable: `completion 3`, `signal 1`, `signal 'go'`."""
 
 
@@ -216,7 +219,9 @@ class Introspection:
         return None, None
 
     def _journal(self, seq: int) -> bytes:
-        return b"".join(row[0] for row in self._rows("SELECT frames FROM journal WHERE seq = ? ORDER BY first_index", [seq]))
+        return b"".join(
+            row[0] for row in self._rows("SELECT frames FROM journal WHERE seq = ? ORDER BY first_index", [seq])
+        )
 
     def journal(self, invocation_id: str) -> list[JournalEntryInfo] | None:
         """All entries in stored order, or None for an unknown invocation."""

@@ -169,9 +169,7 @@ class Invoker:
     def frames_received(self, attempt: Attempt, frames: list[tuple[int, bytes]]) -> None:
         # A Run command alone has no effect and nobody waits for it: it is stored together with its completion.
         lazy = len(frames) == 1 and frames[0][0] in _NEEDS_NO_COMMIT
-        self.processor.post(
-            FramesReceived(attempt.seq, attempt.number, frames, self._clock.now_ms()), lazy=lazy
-        )
+        self.processor.post(FramesReceived(attempt.seq, attempt.number, frames, self._clock.now_ms()), lazy=lazy)
 
     def attempt_waits(self, attempt: Attempt) -> None:
         inv = self.processor.machine.resident.get(attempt.seq)

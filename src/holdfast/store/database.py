@@ -1,5 +1,8 @@
 """Open the database file: one owner, never a foreign or damaged file, pragmas that make a commit mean something."""
 
+# pyright: reportUnknownMemberType=false
+# apsw's stubs name collections.abc.Buffer, which Python 3.11 does not have yet.
+
 from __future__ import annotations
 
 import os

@@ -1,9 +1,12 @@
 """The durable tables on SQLite. The only module that knows SQL of the hot path; see migrations/ for the schema."""
 
+# pyright: reportUnknownMemberType=false
+# apsw's stubs name collections.abc.Buffer, which Python 3.11 does not have yet.
+
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import apsw
@@ -33,8 +36,8 @@ class SqliteTables:
         self.connection = connection
         # A cursor runs one statement at a time; execute() on the connection would make a new one per call.
         self._cursor = connection.cursor()
-        self._execute = self._cursor.execute
-        self._many = self._cursor.executemany
+        self._execute: Callable[..., Any] = self._cursor.execute
+        self._many: Callable[..., Any] = self._cursor.executemany
 
     def begin(self) -> None:
         self._execute("BEGIN IMMEDIATE")
@@ -186,7 +189,7 @@ class SqliteTables:
         self._execute("INSERT INTO state_mutation VALUES (?, ?, ?, ?, ?)", (inbox_seq, service, key, version, encoded))
 
     def take_mutation(self, inbox_seq: int) -> tuple[dict[str, bytes], str | None]:
-        row: Any = self._execute(
+        row = self._execute(
             "DELETE FROM state_mutation WHERE inbox_seq = ? RETURNING new_state, version", (inbox_seq,)
         ).fetchone()
         return {name: bytes.fromhex(value) for name, value in json.loads(row[0]).items()}, row[1]
@@ -194,11 +197,11 @@ class SqliteTables:
     # ---- state ---------------------------------------------------------------------------------------------------------
 
     def state(self, service: str, key: str) -> list[tuple[str, bytes]]:
-        rows: Any = self._execute("SELECT name, value FROM state WHERE service = ? AND key = ?", (service, key))
+        rows = self._execute("SELECT name, value FROM state WHERE service = ? AND key = ?", (service, key))
         return rows.fetchall()
 
     def state_value(self, service: str, key: str, name: str) -> bytes | None:
-        row: Any = self._execute(
+        row = self._execute(
             "SELECT value FROM state WHERE service = ? AND key = ? AND name = ?", (service, key, name)
         ).fetchone()
         return None if row is None else row[0]
@@ -215,7 +218,7 @@ class SqliteTables:
     # ---- promises ------------------------------------------------------------------------------------------------------
 
     def promise(self, service: str, key: str, name: str) -> bytes | None:
-        row: Any = self._execute(
+        row = self._execute(
             "SELECT result FROM promise WHERE service = ? AND key = ? AND name = ?", (service, key, name)
         ).fetchone()
         return None if row is None else row[0]
@@ -229,7 +232,7 @@ class SqliteTables:
         )
 
     def take_promise_listeners(self, service: str, key: str, name: str) -> list[tuple[int, int]]:
-        rows: Any = self._execute(
+        rows = self._execute(
             "DELETE FROM promise_listener WHERE service = ? AND key = ? AND name = ? RETURNING seq, completion_id",
             (service, key, name),
         )
@@ -247,7 +250,7 @@ class SqliteTables:
         )
 
     def take_listeners(self, target_seq: int) -> list[tuple[int, int, int]]:
-        rows: Any = self._execute(
+        rows = self._execute(
             "DELETE FROM listener WHERE target_seq = ? RETURNING seq, completion_id, notification_type", (target_seq,)
         )
         return sorted(rows.fetchall())
@@ -264,21 +267,21 @@ class SqliteTables:
 
     def due_timers(self, at_ms: int, limit: int) -> list[tuple[int, int, int]]:
         """(due_ms, seq, completion_id) of timers that are due, earliest first."""
-        rows: Any = self._execute("SELECT * FROM timer WHERE due_ms <= ? ORDER BY due_ms LIMIT ?", (at_ms, limit))
+        rows = self._execute("SELECT * FROM timer WHERE due_ms <= ? ORDER BY due_ms LIMIT ?", (at_ms, limit))
         return rows.fetchall()
 
     def next_timer_ms(self) -> int | None:
-        row: Any = self._execute("SELECT due_ms FROM timer ORDER BY due_ms LIMIT 1").fetchone()
+        row = self._execute("SELECT due_ms FROM timer ORDER BY due_ms LIMIT 1").fetchone()
         return None if row is None else row[0]
 
     def invoked(self) -> list[int]:
         """Seqs of all invocations that an attempt should be working on, in order of arrival."""
-        rows: Any = self._execute("SELECT seq FROM invocation WHERE status = 'invoked' ORDER BY seq")
+        rows = self._execute("SELECT seq FROM invocation WHERE status = 'invoked' ORDER BY seq")
         return [row[0] for row in rows]
 
     def expired(self, at_ms: int, after_seq: int, limit: int) -> tuple[int, list[tuple[str, bool]]]:
         """Look at `limit` rows behind `after_seq`: (last seq looked at, [(id, journal only)] whose retention is over)."""
-        rows: Any = self._execute(
+        rows = self._execute(
             "SELECT seq, id, status, completed_at_ms, retention_ms, journal_retention_ms, head FROM invocation "
             "WHERE seq > ? ORDER BY seq LIMIT ?",
             (after_seq, limit),
@@ -294,12 +297,12 @@ class SqliteTables:
         return (rows[-1][0] if len(rows) == limit else 0), out
 
     def meta(self, name: str) -> str | None:
-        row: Any = self._execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        row = self._execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return None if row is None else row[0]
 
     def latest_deployment(self) -> tuple[str, int, str] | None:
         """(id, created_at_ms, manifest)."""
-        row: Any = self._execute("SELECT * FROM deployment ORDER BY created_at_ms DESC, rowid DESC LIMIT 1").fetchone()
+        row = self._execute("SELECT * FROM deployment ORDER BY created_at_ms DESC, rowid DESC LIMIT 1").fetchone()
         return row
 
     def add_deployment(self, deployment_id: str, created_at_ms: int, manifest: str) -> None:

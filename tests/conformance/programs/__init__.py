@@ -21,6 +21,7 @@ SERVICES = (
     calls.caller,
     waits.waits,
     workflows.simple_flow,
+    workflows.short_flow,
     workflows.approval,
     workflows.runs_workflows,
     failures.failing,

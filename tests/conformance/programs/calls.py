@@ -315,5 +315,7 @@ async def calls_itself(ctx: ObjectContext, line: str) -> list[str]:
 async def calls_neighbour(ctx: ObjectContext, line: str) -> list[str]:
     """Another key of the same object is no deadlock; nor is a shared handler of its own key."""
     await ctx.object_call(append, key=f"{ctx.key()}+", arg=line)
-    return [*await ctx.object_call(lines, key=f"{ctx.key()}+", arg=None),
-            *await ctx.object_call(lines, key=ctx.key(), arg=None)]
+    return [
+        *await ctx.object_call(lines, key=f"{ctx.key()}+", arg=None),
+        *await ctx.object_call(lines, key=ctx.key(), arg=None),
+    ]

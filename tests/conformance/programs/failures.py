@@ -6,10 +6,11 @@ from typing import Any
 
 from restate import Context, InvocationRetryPolicy, ObjectContext, ObjectSharedContext, RunOptions, Service
 from restate import TerminalError, VirtualObject
+from restate._preview import explicit_recovery
 from restate.exceptions import RetryableError
 
 from tests.conformance import ledger
-from tests.conformance.programs.calls import held, sleeps_for_long
+from tests.conformance.programs.calls import echo, held, sleeps_for_long
 from tests.conformance.programs.common import RETRY, Request, ms, policy, id_from_key
 
 failing = Service("Failing", invocation_retry_policy=RETRY)
@@ -120,6 +121,46 @@ async def forgetful(ctx: Context, req: Request) -> str:
 async def scoped(ctx: Context, req: Request) -> Any:
     """Scopes need a protocol that is off by default."""
     return await ctx.scope("tenant").service_call(held, req)
+
+
+@explicit_recovery
+@failing.handler()
+async def recovers_explicitly(ctx: Context, req: Request) -> list[int]:
+    """Every attempt issues its commands anew, behind those of the attempts before."""
+    step = await ctx.run_typed("step", lambda: ledger.record(req["t"], "step"))
+    called = await ctx.service_call(echo, {"t": req["t"], "value": step})
+    ledger.fail_first(req["t"], "crash", 2)
+    return [step, called]
+
+
+@failing.handler(inactivity_timeout=ms(50), abort_timeout=ms(50))
+async def hangs_once(ctx: Context, req: Request) -> str:
+    """The first attempt never reacts: it is aborted and tried again."""
+    await ctx.run_typed("before", lambda: ledger.record(req["t"], "before"))
+    if ledger.record(req["t"], "attempt") == 1:
+        await ledger.gate(req["t"], "never")
+    return "done"
+
+
+@failing.handler(journal_retention=ms(0), idempotency_retention=ms(0))
+async def forgotten(ctx: Context, req: Request) -> str:
+    """Keeps no result."""
+    ledger.record(req["t"], "forgotten")
+    return "forgotten"
+
+
+@failing.handler(invocation_retry_policy=policy(2, "kill"))
+async def uses_state(ctx: Context, req: Request) -> str:
+    """A plain service has no state."""
+    ctx.set("a", 1)  # type: ignore[attr-defined]
+    await ctx.sleep(ms(1))
+    return "stored"
+
+
+@failing.handler(invocation_retry_policy=policy(2, "kill"))
+async def uses_promise(ctx: Context, req: Request) -> Any:
+    """A plain service has no promises."""
+    return await ctx.promise("a").peek()  # type: ignore[attr-defined]
 
 
 # --- cancellation -----------------------------------------------------------------------------------------------

@@ -253,8 +253,12 @@ async def large(ctx: Context, req: Request) -> str:
     return result
 
 
-@steps.handler(accept="application/octet-stream", content_type="application/octet-stream",
-               input_serde=BytesSerde(), output_serde=BytesSerde())
+@steps.handler(
+    accept="application/octet-stream",
+    content_type="application/octet-stream",
+    input_serde=BytesSerde(),
+    output_serde=BytesSerde(),
+)
 async def raw_bytes(ctx: Context, body: bytes) -> bytes:
     return body[::-1]
 

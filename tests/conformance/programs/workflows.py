@@ -10,6 +10,7 @@ from tests.conformance import ledger
 from tests.conformance.programs.common import RETRY, Request, ms, id_from_key
 
 simple_flow = Workflow("SimpleFlow", invocation_retry_policy=RETRY)
+short_flow = Workflow("ShortFlow", invocation_retry_policy=RETRY)
 approval = Workflow("Approval", invocation_retry_policy=RETRY)
 runs_workflows = Service("RunsWorkflows", invocation_retry_policy=RETRY)
 
@@ -21,6 +22,12 @@ async def flow(ctx: WorkflowContext, req: Request) -> dict[str, Any]:
         raise TerminalError(req["fail"], status_code=422)
     ledger.fail_first(req["t"], "flow crash")
     return {"value": req.get("value"), "step": step, "key": ctx.key().partition("~")[2]}
+
+
+@short_flow.main(workflow_retention=ms(0), journal_retention=ms(0))
+async def short(ctx: WorkflowContext, req: Request) -> int:
+    """Is forgotten as soon as it ends."""
+    return await ctx.run_typed("run", lambda: ledger.record(req["t"], "short run"))
 
 
 @approval.main()

@@ -16,8 +16,7 @@ async def cancel_while_sleeping(run: Run) -> Outcome:
     return {"cancel": cancel, "answer": await run.attach(invocation), "end": await run.ended(invocation)}
 
 
-@scenario({"cancel": 202, "answer": CANCELLED, "child": CANCELLED, "executions": {"sleeping": 1}},
-          modes=("streaming",))
+@scenario({"cancel": 202, "answer": CANCELLED, "child": CANCELLED, "executions": {"sleeping": 1}}, modes=("streaming",))
 async def cancel_reaches_the_called_child(run: Run) -> Outcome:
     return await _cancel_parent(run)
 
@@ -107,8 +106,15 @@ async def cancel_of_a_scheduled_invocation(run: Run) -> Outcome:
     return {"cancel": cancel, "later": await run.output(invocation), "executions": run.counts()}
 
 
-@scenario({"waiter": failed(409, "canceled"), "cancel": 200, "holder": ok("holder"), "next": ok("next"),
-           "entered": ["enter holder", "leave holder", "enter next", "leave next"]})
+@scenario(
+    {
+        "waiter": failed(409, "canceled"),
+        "cancel": 200,
+        "holder": ok("holder"),
+        "next": ok("next"),
+        "entered": ["enter holder", "leave holder", "enter next", "leave next"],
+    }
+)
 async def cancel_of_a_queued_invocation(run: Run) -> Outcome:
     """It leaves the queue; the one behind it moves up."""
     key = run.key()
@@ -266,8 +272,14 @@ async def cancel_wakes_a_paused_invocation(run: Run) -> Outcome:
     return {"status": status, "cancel": cancel, "answer": answer, "attempts": run.counts()["attempt"] >= 3}
 
 
-@scenario({"purge": 200, "output": refused(404, "invocation not found"), "attach": failed(404, "not found"),
-           "executions": {"echo": 2}})
+@scenario(
+    {
+        "purge": 200,
+        "output": refused(404, "invocation not found"),
+        "attach": failed(404, "not found"),
+        "executions": {"echo": 2},
+    }
+)
 async def purge_forgets_an_idempotency_key(run: Run) -> Outcome:
     headers = {"idempotency-key": run.test_id}
     await run.call("Callee/echo", value=1, headers=headers)

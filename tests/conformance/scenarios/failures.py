@@ -166,8 +166,10 @@ async def resume_ends_the_backoff(run: Run) -> Outcome:
     return {"resume": await run.operate("resume", invocation), "answer": await run.attach(invocation)}
 
 
-@scenario({"pause": 202, "busy": "running", "status": "paused", "resume": 200, "answer": ok("finished, then 409")},
-          modes=("streaming", "suspending"))
+@scenario(
+    {"pause": 202, "busy": "running", "status": "paused", "resume": 200, "answer": ok("finished, then 409")},
+    modes=("streaming", "suspending"),
+)
 async def running_invocation_is_paused_at_its_next_wait(run: Run) -> Outcome:
     invocation = await run.send("Failing/cancelled_while_busy")
     await run.seen("busy")
@@ -221,3 +223,31 @@ async def paused_invocation_stays_paused(run: Run) -> Outcome:
         "resume": resume,
         "answer": await run.attach(invocation),
     }
+
+
+@scenario({"answer": ok([3, 3]), "ledger": {"step": 3, "echo": 3}}, modes=("streaming",))
+async def explicit_recovery_starts_anew(run: Run) -> Outcome:
+    return {"answer": await run.call("Failing/recovers_explicitly"), "ledger": run.counts("step", "echo")}
+
+
+@scenario({"answer": ok("done"), "before": 1}, modes=("streaming", "suspending"))
+async def hanging_attempt_is_aborted(run: Run) -> Outcome:
+    return {"answer": await run.call("Failing/hangs_once"), "before": run.counts()["before"]}
+
+
+@scenario({"answer": ok("forgotten"), "output": refused(404, "invocation not found"), "executions": 2})
+async def result_without_retention(run: Run) -> Outcome:
+    """A waiting caller gets it; afterwards the idempotency key is free."""
+    headers = {"idempotency-key": run.test_id}
+    answer = await run.call("Failing/forgotten", headers=headers)
+    invocation = await run.send("Failing/forgotten", headers=headers)
+    await run.seen("forgotten", 2)
+    await run.status(invocation, "gone")
+    return {"answer": answer, "output": await run.output(invocation), "executions": run.counts()["forgotten"]}
+
+
+@scenario({"state": True, "promise": True})
+async def plain_service_has_neither_state_nor_promises(run: Run) -> Outcome:
+    """Refused as long as it is tried, here twice."""
+    answers = {name: await run.call(f"Failing/uses_{name}") for name in ("state", "promise")}
+    return {name: answer["status"] == 500 for name, answer in answers.items()}

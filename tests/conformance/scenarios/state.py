@@ -185,3 +185,19 @@ async def keys_of_all_kinds(run: Run) -> Outcome:
     names = ["simple", "ünïcode ☃", "with/slash", "a b+c?d#e%20", "ключ", "x" * 500]
     answers = [await run.call("State/who", run.key(name), body=None) for name in names]
     return [answer["value"] == f"T~{name}" for name, answer in zip(names, answers, strict=True)]
+
+
+@scenario({"accepted": 202, "holder": ok([1]), "after": ok([None, 42, ["b"]])})
+async def operator_replaces_the_state(run: Run) -> Outcome:
+    """The whole state of the key, behind the lock: who runs does not notice."""
+    key = run.key()
+    holder = run.start("State/apply", key, body=[["set", "a", 1], ["sleep", 1], ["gate", "leave"], ["get", "a"]])
+    await run.seen("at leave")
+    document = {"object_key": key, "new_state": {"b": list(b"42")}}
+    accepted = await run.backend.admin.post("/services/State/state", json=document)
+    run.open("leave")
+    return {
+        "accepted": accepted.status_code,
+        "holder": await holder,
+        "after": await run.call("State/apply", key, body=[["get", "a"], ["get", "b"], ["keys"]]),
+    }

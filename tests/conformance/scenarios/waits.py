@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from tests.conformance import ledger
 from tests.conformance.harness import Outcome, Run, failed, ok, scenario
 
 
@@ -26,13 +27,13 @@ async def waiting_stream_needs_one_attempt(run: Run) -> Outcome:
     return {"answer": answer, "ledger": run.counts("before", "after"), "attempts": run.counts()["attempt"]}
 
 
-@scenario({"answer": ok(1), "ledger": {"before": 1, "after": 1}, "several attempts": True},
-          modes=("suspending", "request-response"))
+@scenario(
+    {"answer": ok(1), "ledger": {"before": 1, "after": 1}, "several attempts": True},
+    modes=("suspending", "request-response"),
+)
 async def suspended_sleep_replays_its_steps(run: Run) -> Outcome:
     answer = await run.call("Waits/sleep_and_steps", delay_ms=400)
-    return {
-        "answer": answer, "ledger": run.counts("before", "after"), "several attempts": run.counts()["attempt"] > 1
-    }
+    return {"answer": answer, "ledger": run.counts("before", "after"), "several attempts": run.counts()["attempt"] > 1}
 
 
 @scenario({"statuses": ["suspended"], "attempts": 1, "answer": failed(409, "cancelled")}, modes=("suspending",))
@@ -65,19 +66,20 @@ async def awakeable_rejected_over_the_ingress(run: Run) -> Outcome:
     return {"reject": reject, "answer": await run.attach(invocation)}
 
 
-@scenario({"by": ok("answered"), "answer": ok({"value": [1, 2]})})
+@scenario({"by": ok("answered"), "answer": ok({"value": [1, 2]}), "ids": 1})
 async def awakeable_resolved_by_a_handler(run: Run) -> Outcome:
     invocation = await run.send("Waits/awakeable")
     by = await run.call("Waits/answers_awakeable", awakeable=await run.noted("awakeable"), value=[1, 2])
-    return {"by": by, "answer": await run.attach(invocation)}
+    answer = await run.attach(invocation)
+    # The handler fails once after the answer: all its attempts have the same awakeable.
+    ids = {entry for entry in ledger.entries(run.test_id) if entry.startswith("awakeable")}
+    return {"by": by, "answer": answer, "ids": len(ids)}
 
 
 @scenario({"by": ok("answered"), "answer": ok("442 bad luck")})
 async def awakeable_rejected_by_a_handler(run: Run) -> Outcome:
     invocation = await run.send("Waits/awakeable", catch=True)
-    by = await run.call(
-        "Waits/answers_awakeable", awakeable=await run.noted("awakeable"), message="bad luck", code=442
-    )
+    by = await run.call("Waits/answers_awakeable", awakeable=await run.noted("awakeable"), message="bad luck", code=442)
     return {"by": by, "answer": await run.attach(invocation)}
 
 

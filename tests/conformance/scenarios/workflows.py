@@ -280,8 +280,15 @@ async def workflow_is_cancelled_while_it_waits_for_a_promise(run: Run) -> Outcom
     return {"cancel": await run.operate("cancel", invocation), "run": await run.attach(invocation)}
 
 
-@scenario({"status": "scheduled", "output": refused(470, "the invocation exists but has not completed yet"),
-           "second": "PreviouslyAccepted", "call": ALREADY_INVOKED, "executions": {}})
+@scenario(
+    {
+        "status": "scheduled",
+        "output": refused(470, "the invocation exists but has not completed yet"),
+        "second": "PreviouslyAccepted",
+        "call": ALREADY_INVOKED,
+        "executions": {},
+    }
+)
 async def delayed_workflow_holds_its_key(run: Run) -> Outcome:
     invocation = await run.send("SimpleFlow/flow", run.key(), delay="1h")
     status = await run.status(invocation, "scheduled")
@@ -293,3 +300,16 @@ async def delayed_workflow_holds_its_key(run: Run) -> Outcome:
         "call": await run.call("SimpleFlow/flow", run.key()),
         "executions": run.counts(),
     }
+
+
+@scenario({"statuses": [200, 200], "executions": 2})
+async def workflow_without_retention_can_run_again(run: Run) -> Outcome:
+    """Whether its state is gone is left open: a server keeps it in this case, and deletes it after any retention."""
+    first = await run.call("ShortFlow/short", run.key())
+    await run.eventually(lambda: _is_unknown(run, "ShortFlow"), "the end of the first run")
+    second = await run.call("ShortFlow/short", run.key())
+    return {"statuses": [first["status"], second["status"]], "executions": run.counts()["short run"]}
+
+
+async def _is_unknown(run: Run, workflow: str) -> bool:
+    return (await run.request("GET", f"/restate/workflow/{workflow}/{run.key()}/output")).status_code == 404
