@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def measure_start(directory: Path, sizes: Sizes) -> list[Aim]:
         fresh.mkdir()
         started = time.perf_counter()
         with _serving(fresh) as (_, ingress):
-            _wait_until(lambda: _is_answered(ingress))
+            _wait_until(partial(_is_answered, ingress))
             times.append(time.perf_counter() - started)
     times = times[1:]  # the first one compiled the bytecode and read the modules from disk
     aims = [aim("start to first answered call", statistics.median(times), "<", 0.5, "s")]
@@ -109,7 +110,7 @@ def measure_start(directory: Path, sizes: Sizes) -> list[Aim]:
         other.mkdir()
         started = time.perf_counter()
         with servers.restate(other) as ingress:
-            _wait_until(lambda: _is_answered(ingress))
+            _wait_until(partial(_is_answered, ingress))
             aims.append(
                 aim(
                     "  the same of Restate, with granian and registration",
@@ -135,7 +136,7 @@ def _is_answered(ingress: int) -> bool:
 def measure_sleeping(directory: Path, sizes: Sizes) -> list[Aim]:
     """Resident memory of the serving process, before and after it was given invocations that sleep for a day."""
     with _serving(directory) as (child, ingress):
-        _wait_until(lambda: _is_answered(ingress))
+        _wait_until(partial(_is_answered, ingress))
         # The baseline has done some work: code is loaded, and SQLite's cache, which is bounded, holds some pages.
         asyncio.run(send_all(ingress, (("/Empty/call", b'"hi"') for _ in range(2_000))))
         _wait_until_idle(child.pid)
@@ -220,7 +221,7 @@ def measure_recovery(directory: Path, sizes: Sizes) -> list[Aim]:
     """SIGKILL with everything accepted and nothing finished; then from process creation to progress and to the end."""
     mark = directory / "mark"
     with _serving(directory, env={"BENCH_GATE": "shut"}) as (child, ingress):
-        _wait_until(lambda: _is_answered(ingress))
+        _wait_until(partial(_is_answered, ingress))
         requests = (("/Gated/pass_gate/send", b"%d" % number) for number in range(sizes.in_flight))
         receipts = asyncio.run(send_all(ingress, requests, expect=202))
         child.send_signal(signal.SIGKILL)
@@ -230,7 +231,7 @@ def measure_recovery(directory: Path, sizes: Sizes) -> list[Aim]:
     with _serving(directory, env={"BENCH_GATE": "open", "BENCH_MARK": str(mark)}) as (_, ingress):
         _wait_until(mark.exists)
         progress_s = time.perf_counter() - started
-        _wait_until(lambda: servers.is_listening(ingress))
+        _wait_until(partial(servers.is_listening, ingress))
         asked = ((f"/restate/invocation/{one}/attach", None) for one in ids)
         results = asyncio.run(send_all(ingress, asked))
         finished_s = time.perf_counter() - started

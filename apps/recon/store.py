@@ -204,15 +204,17 @@ class Store:
         tests = [f"{name} = ${name}" for name, value in (("state", state), ("scanner_key", scanner_key)) if value]
         where = f"WHERE {' AND '.join(tests)}" if tests else ""
         direction = "DESC" if descending else "ASC"
-        rows, counted = await self._read(
+        # Not `SELECT count() FROM job WHERE a AND b GROUP ALL`: with an index on each column SurrealDB 2.3 answers it
+        # from one index and forgets the other condition.
+        rows, total = await self._read(
             f"""SELECT * FROM job {where} ORDER BY {order_by} {direction}, id {direction} LIMIT $limit START $offset;
-            SELECT count() FROM job {where} GROUP ALL;""",  # noqa: S608 - only names from this file go into the text
+            RETURN count((SELECT VALUE id FROM job {where}));""",  # noqa: S608 - only names from this file go into the text
             limit=limit,
             offset=offset,
             state=state.value if state else None,
             scanner_key=scanner_key,
         )
-        return JobPage([_job(row) for row in rows], counted[0]["count"] if counted else 0)
+        return JobPage([_job(row) for row in rows], total)
 
     async def count_jobs(self, *states: JobState) -> int:
         """How many jobs are in one of these states."""

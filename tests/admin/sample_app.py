@@ -68,6 +68,27 @@ async def steps(ctx: restate.Context, name: str) -> str:
     return f"{name} has {length}"
 
 
+_stumbled: set[str] = set()
+
+
+@greeter.handler(invocation_retry_policy=restate.InvocationRetryPolicy(initial_interval=timedelta(milliseconds=1)))
+async def flaky(ctx: restate.Context, name: str) -> str:
+    """Its first attempt fails behind a step, so the second one replays that step."""
+    log.info("begins with %s", name)
+    await ctx.run_typed("prepare", lambda: log.info("prepares %s", name))
+    log.info("prepared %s", name)
+    if name not in _stumbled:
+        _stumbled.add(name)
+        raise RuntimeError(f"stumbled over {name}")
+    log.warning("ends with %s", name, extra={"length": len(name)})
+    return name
+
+
+@greeter.handler()
+async def header(ctx: restate.Context, name: str) -> str:
+    return ctx.request().headers[name]
+
+
 @greeter.handler()
 async def wait(ctx: restate.Context, name: str) -> str:
     """Live for an hour unless somebody ends it."""

@@ -48,6 +48,14 @@ def holdfast(
     )
 
 
+def poll(condition: Callable[[], bool], otherwise: str) -> None:
+    """Look again until `condition` holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.01)  # between two looks
+
+
 @dataclass(slots=True)
 class Served:
     """A running `holdfast serve`."""
@@ -95,12 +103,9 @@ class Served:
 
     def wait_for(self, invocation_id: str, status: str) -> InvocationInfo:
         """Look again until the invocation has `status`."""
-        deadline = time.monotonic() + PATIENCE_S
         with self.admin as admin:
-            while (info := admin.invocation(invocation_id)).status != status:
-                assert time.monotonic() < deadline, info
-                time.sleep(0.01)  # between two looks at the condition
-        return info
+            poll(lambda: admin.invocation(invocation_id).status == status, f"{invocation_id} is not {status}")
+            return admin.invocation(invocation_id)
 
     def logs(self) -> str:
         return self.log_path.read_text()

@@ -216,7 +216,7 @@ def test_several_ids_are_all_tried(engine: Served):
 
 def test_a_pending_one_names_the_key_it_waits_for(engine: Served):
     holder = engine.send("Counter/busy/hold")
-    queued = sent(engine, "Counter/busy/add", "1")
+    queued = engine.send("Counter/busy/add", 1)
     engine.wait_for(holder, "suspended")
     assert engine.done("invocations", "show", queued).splitlines()[1] == "pending: another invocation holds key busy"
     engine.done("invocations", "kill", holder)

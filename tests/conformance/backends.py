@@ -10,8 +10,6 @@ from typing import Any, Protocol
 
 import httpx
 
-from holdfast.admin.app import create_admin
-from holdfast.ingress.app import create_ingress
 from holdfast import Engine
 
 TIMEOUT_S = 30.0
@@ -73,14 +71,12 @@ class HoldfastBackend:
 
 
 @asynccontextmanager
-async def holdfast_backend(app: Any, db: Path) -> AsyncIterator[HoldfastBackend]:
-    """Start an engine for `app` on a database file."""
+async def holdfast_backend(app: Any, db: Path, protocol_version: int) -> AsyncIterator[HoldfastBackend]:
+    """Start an engine for `app` on a database file, with this version of the service protocol."""
     async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(Engine(app, db=db))
-        clients = [
-            await stack.enter_async_context(
-                httpx.AsyncClient(transport=httpx.ASGITransport(part), base_url="http://engine", timeout=TIMEOUT_S)
-            )
-            for part in (engine.ingress, engine.admin)
-        ]
-        yield HoldfastBackend(*clients)
+        engine = await stack.enter_async_context(Engine(app, db=db, protocol_version_max=protocol_version))
+        ingress = httpx.AsyncClient(
+            transport=httpx.ASGITransport(engine.ingress), base_url="http://engine", timeout=TIMEOUT_S
+        )
+        admin = httpx.AsyncClient(transport=httpx.ASGITransport(engine.admin), base_url="http://engine")
+        yield HoldfastBackend(await stack.enter_async_context(ingress), await stack.enter_async_context(admin))

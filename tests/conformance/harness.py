@@ -339,7 +339,7 @@ async def play(one: Scenario, backend: Backend, mode: str) -> Outcome:
     try:
         async with asyncio.timeout(SCENARIO_TIMEOUT_S):
             return run.normal(await one.play(run))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - reported as the outcome
         return f"{type(error).__name__}: {run.normal(str(error))}"
     finally:
         await run.close()

@@ -32,15 +32,18 @@ INACTIVITY_TIMEOUTS: dict[str, timedelta | None] = {
     "suspending": timedelta(milliseconds=150),
     "request-response": timedelta(0),
 }
+HOLDFAST = {"holdfast-v6": 6, "holdfast-v7": 7}
+"""Our engine by protocol version: what servers choose by default, and the newest."""
+RESTATE = "restate"
 
 
 def cases(engine: str) -> list[Any]:
-    """Parameters `(mode, scenario name)`."""
+    """Parameters `(engine, mode, scenario name)`."""
     return [
-        pytest.param(mode, one.name, id=f"{mode}-{one.area}-{one.name}")
+        pytest.param(engine, mode, one.name, id=f"{engine}-{mode}-{one.area}-{one.name}")
         for mode in MODES
         for one in SCENARIOS.values()
-        if mode in (one.modes if engine == "holdfast" else one.server_modes)
+        if mode in (one.server_modes if engine == RESTATE else one.modes)
     ]
 
 
@@ -59,10 +62,10 @@ class Outcomes:
 
     async def _play_all(self, engine: str, mode: str) -> dict[str, Outcome]:
         app = application(INACTIVITY_TIMEOUTS[mode])
-        if engine == "holdfast":
-            backend = holdfast_backend(app, self._home / f"{mode}.db")
+        if engine == RESTATE:
+            starting = _server(app)
         else:
-            backend = _server(app)
+            starting = holdfast_backend(app, self._home / f"{engine}-{mode}.db", HOLDFAST[engine])
         at_once = asyncio.Semaphore(AT_ONCE)
 
         async def play_one(one: Scenario, backend: Backend) -> Outcome:
@@ -70,14 +73,14 @@ class Outcomes:
                 return await play(one, backend, mode)
 
         chosen = self._selected[engine, mode]
-        async with backend as ready:
-            outcomes = await asyncio.gather(*(play_one(one, ready) for one in chosen))
+        async with starting as backend:
+            outcomes = await asyncio.gather(*(play_one(one, backend) for one in chosen))
         return {one.name: outcome for one, outcome in zip(chosen, outcomes, strict=True)}
 
 
 @asynccontextmanager
 async def _server(app: Any) -> AsyncIterator[Backend]:
-    # Not `async`: starting takes a moment, in which nothing else has to happen on this loop.
+    # Starting blocks this loop, on which nothing else has to happen yet.
     with running_server() as server, serving_h2c(app) as url:
         server.register(url)
         async with restate_backend(server.ingress_url, server.admin_url) as backend:
@@ -89,11 +92,10 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     selected: dict[tuple[str, str], list[Scenario]] = {}
     for item in request.session.items:
         if isinstance(item, pytest.Function) and item.function in (test_on_holdfast, test_on_restate):
-            engine = "holdfast" if item.function is test_on_holdfast else "restate"
-            mode, name = item.callspec.params["mode"], item.callspec.params["name"]
+            engine, mode, name = (str(item.callspec.params[part]) for part in ("engine", "mode", "name"))
             selected.setdefault((engine, mode), []).append(SCENARIOS[name])
-    # The SDK logs every failed attempt with its stack, and failing is what many programs are for.
-    loggers = [logging.getLogger(name) for name in ("restate", "hypercorn", "asyncio")]
+    # The SDK and the engine log every failed attempt, and failing is what many programs are for.
+    loggers = [logging.getLogger(name) for name in ("restate", "holdfast", "hypercorn", "asyncio")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
@@ -102,16 +104,16 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         logger.setLevel(level)
 
 
-@pytest.mark.parametrize(("mode", "name"), cases("holdfast"))
-def test_on_holdfast(outcomes: Outcomes, mode: str, name: str) -> None:
-    assert _plain(outcomes.of("holdfast", mode, name)) == _plain(SCENARIOS[name].expected)
+@pytest.mark.parametrize(("engine", "mode", "name"), [case for engine in HOLDFAST for case in cases(engine)])
+def test_on_holdfast(outcomes: Outcomes, engine: str, mode: str, name: str) -> None:
+    assert _plain(outcomes.of(engine, mode, name)) == _plain(SCENARIOS[name].expected)
 
 
 @pytest.mark.restate_server
-@pytest.mark.parametrize(("mode", "name"), cases("restate"))
-def test_on_restate(outcomes: Outcomes, mode: str, name: str) -> None:
+@pytest.mark.parametrize(("engine", "mode", "name"), cases(RESTATE))
+def test_on_restate(outcomes: Outcomes, engine: str, mode: str, name: str) -> None:
     skip_without_server()
-    assert _plain(outcomes.of("restate", mode, name)) == _plain(SCENARIOS[name].expected)
+    assert _plain(outcomes.of(engine, mode, name)) == _plain(SCENARIOS[name].expected)
 
 
 def _plain(outcome: Outcome) -> Any:

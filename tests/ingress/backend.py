@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+import uvicorn
+
+from holdfast import Engine
+from holdfast.ingress.app import create_ingress
 from tests.ingress.sample_app import make_app
 from tests.support.restate_server import free_ports, running_restate
 
@@ -81,51 +85,45 @@ def restate_backend() -> Iterator[Backend]:
 def holdfast_backend() -> Iterator[Backend]:
     """Our engine with the sample application, served by uvicorn from a thread."""
     ports = free_ports(2)
-    started, stop = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
+    is_up, stop = threading.Event(), asyncio.Event()
     failures: list[Exception] = []
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
 
-    def run() -> None:
+        def run() -> None:
+            try:
+                runner.run(_serve_holdfast(ports[0], ports[1], is_up, stop))
+            except Exception as error:  # noqa: BLE001  # raised in the test's thread
+                failures.append(error)
+            finally:
+                is_up.set()
+
+        thread = threading.Thread(target=run, name="holdfast", daemon=True)
+        thread.start()
+        is_up.wait()
         try:
-            loop.run_until_complete(_serve_holdfast(ports[0], ports[1], started, stop))
-        except Exception as error:  # noqa: BLE001  # raised in the test's thread
-            failures.append(error)
+            if not failures:
+                yield Backend("holdfast", f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}")
         finally:
-            started.set()
-            loop.close()
-
-    thread = threading.Thread(target=run, name="holdfast", daemon=True)
-    thread.start()
-    started.wait()
-    if failures:
-        raise failures[0]
-    yield Backend("holdfast", f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}")
-    loop.call_soon_threadsafe(stop.set)
-    thread.join()
+            loop.call_soon_threadsafe(stop.set)
+            thread.join()
     if failures:
         raise failures[0]
 
 
-async def _serve_holdfast(ingress_port: int, admin_port: int, started: threading.Event, stop: asyncio.Event) -> None:
-    import uvicorn
-
-    from holdfast import Engine
-    from holdfast.admin.app import create_admin
-    from holdfast.ingress.app import create_ingress
-
-    engine = Engine(make_app(), db=":memory:")
-    await engine.start()
-    apps = {ingress_port: create_ingress(engine, body_bytes_max=BODY_BYTES_MAX), admin_port: create_admin(engine)}
-    servers = [
-        uvicorn.Server(uvicorn.Config(app, port=port, lifespan="off", log_level="error", http="httptools"))
-        for port, app in apps.items()
-    ]
-    serving = [asyncio.create_task(server._serve()) for server in servers]  # `serve` would take over the signals
-    while not all(server.started for server in servers):
-        await asyncio.sleep(0.005)
-    started.set()
-    await stop.wait()
-    for server in servers:
-        server.should_exit = True
-    await engine.stop()
-    await asyncio.gather(*serving)
+async def _serve_holdfast(ingress_port: int, admin_port: int, is_up: threading.Event, stop: asyncio.Event) -> None:
+    async with Engine(make_app(), db=":memory:") as engine:
+        ingress = create_ingress(engine, body_bytes_max=BODY_BYTES_MAX)
+        servers = [
+            uvicorn.Server(uvicorn.Config(app, port=port, lifespan="off", log_level="error", http="httptools"))
+            for port, app in {ingress_port: ingress, admin_port: engine.admin}.items()
+        ]
+        serving = [asyncio.create_task(server._serve()) for server in servers]  # `serve` would take over the signals
+        while not all(server.started for server in servers):
+            await asyncio.sleep(0.005)  # uvicorn has no event for it
+        is_up.set()
+        await stop.wait()
+        for server in servers:
+            server.should_exit = True
+        await engine.stop(drain_ms=0)
+        await asyncio.gather(*serving)

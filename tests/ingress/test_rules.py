@@ -131,6 +131,8 @@ def test_bodies() -> None:
         b'{"invocationId":"inv_1drmoFJNGl3m6thcNbXQRBKccQJos4eYDG",'
         b'"executionTime":"2026-11-21T07:50:06.007000000Z","status":"Accepted"}'
     )
+    on_the_second = responses.receipt_body(Receipt(invocation_id, is_new=True, execution_time_ms=1_795_247_406_000))
+    assert json.loads(on_the_second)["executionTime"] == "2026-11-21T07:50:06Z"
     assert json.loads(responses.receipt_body(Receipt(invocation_id, is_new=False)))["status"] == "PreviouslyAccepted"
     assert responses.expires(1_795_333_805_500) == (b"idempotency-expires", b"2026-11-22T07:50:05.500+00:00")
     assert responses.error_body(400, "half of a pair: \ud800", "ingress") == (

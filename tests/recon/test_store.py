@@ -232,7 +232,7 @@ async def test_what_is_known_is_never_replaced_by_nothing(store: Store):
 async def test_a_service_belongs_to_the_port_of_one_host(store: Store):
     await put(store, scan_of(Port("tcp", 22, "ssh"), address="192.0.2.1"), job_id="job-1")
     await put(store, scan_of(Port("tcp", 22), address="192.0.2.2"), job_id="job-2")
-    found = await shown(store, "SELECT VALUE ->HAS->port.service FROM host ORDER BY id")
+    found = await shown(store, "SELECT VALUE ->HAS->port.service FROM host:⟨192.0.2.1⟩, host:⟨192.0.2.2⟩")
     assert found == [["ssh"], [None]]
 
 

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from holdfast.admin.api import LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, STATUSES
-from holdfast.cli.output import admin_option, exit_code, json_option, show, show_error, talk
+from holdfast.cli.output import admin_option, exit_code, json_option, show, show_error, table, talk
 from holdfast.cli.timeline import ago, description, timeline
 from holdfast.errors import CallerError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from holdfast.admin.client import AdminClient
     from holdfast.runtime.introspect import InvocationInfo
 
@@ -91,7 +89,7 @@ def show_invocation(invocation_id: str, admin_url: str, as_json: bool) -> None:
         info, entries = admin.invocation(invocation_id), admin.journal(invocation_id)
         events = admin.journal_events(invocation_id)
     document = {"invocation": asdict(info), "journal": [asdict(entry) for entry in entries], "events": events}
-    show(document, as_json, lambda: f"{description(info, _now_ms())}\n\n{timeline(info, entries, events)}")
+    show(document, as_json, lambda: f"{description(info, entries, _now_ms())}\n\n{timeline(info, entries, events)}")
 
 
 def _operation(command: _Command) -> _Command:
@@ -127,7 +125,7 @@ def pause(ids: Sequence[str], admin_url: str, as_json: bool) -> None:
     In Python: AdminClient.pause.
     """
     # `done` is also the answer for a suspended one, which goes on waiting for what it waits for.
-    outcomes = {"accepted": "will pause as soon as its attempt ends", "done": "is not running now"}
+    outcomes = {"accepted": "pauses, a running attempt is ended first", "done": "was not running: nothing to do"}
     _each(ids, admin_url, as_json, lambda admin, one: outcomes[admin.pause(one)])
 
 
@@ -170,30 +168,26 @@ def _each(ids: Sequence[str], admin_url: str, as_json: bool, operate: Callable[[
                 refusals.append(error)
                 outcomes.append({"id": invocation_id, "error": error.code, "message": error.message})
     done = [outcome for outcome in outcomes if "outcome" in outcome]
-    show(outcomes, as_json, lambda: "\n".join(f"{one['id']} {one['outcome']}" for one in done) or None)
+    show(outcomes, as_json, lambda: "\n".join(f"{one['id']} {one['outcome']}" for one in done))
     if refusals:
         raise click.exceptions.Exit(exit_code(refusals[0]))
 
 
-def _table(found: Sequence[InvocationInfo]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("ID", "TARGET", "STATUS", "AGE"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("NOTE")
+def _table(found: Sequence[InvocationInfo]) -> str:
     now_ms = _now_ms()
+    rows: list[Sequence[str]] = []
     for info in found:
         status = info.completion_result if info.status == "completed" and info.completion_result else info.status
-        table.add_row(info.id, info.target, status, ago(now_ms - info.created_at_ms), _note(info))
-    return table
+        rows.append((info.id, info.target, status, ago(now_ms - info.created_at_ms), _note(info)))
+    return table(("ID", "TARGET", "STATUS", "AGE", "NOTE"), rows)
 
 
 def _note(info: InvocationInfo) -> str:
     if info.completion_failure:
         return info.completion_failure
     if info.last_failure:
-        return f"attempt {info.retry_count} failed: {info.last_failure.splitlines()[0]}"
+        attempt = f"attempt {info.retry_count} failed: " if info.retry_count else ""
+        return f"{attempt}{info.last_failure.splitlines()[0]}"
     return f"waits for {', '.join(info.waiting_for)}" if info.waiting_for else ""
 
 

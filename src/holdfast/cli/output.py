@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import click
 
 from holdfast.admin.api import ADMIN_URL, INGRESS_URL
 from holdfast.errors import CallerError, HoldfastError, InvalidApp, InvocationFailed
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_NO_EDGE = 10_000
 
 _NEXT = {
     "HF0101": "it may be purged, or its retention over; recent ones: holdfast invocations list",
@@ -57,29 +55,36 @@ def ingress_option(command: _Command) -> _Command:
     return option(command)
 
 
-def show(document: Any, as_json: bool, text: Callable[[], Any]) -> None:
-    """Print `document` as JSON, or what `text` makes of it: a string or something that rich can print."""
+def show(document: Any, as_json: bool, text: Callable[[], str]) -> None:
+    """Print `document` as JSON, or what `text` makes of it."""
     if as_json:
         click.echo(json.dumps(document, ensure_ascii=False))
-        return
-    rendered = text()
-    if isinstance(rendered, str):
+    elif rendered := text():
         click.echo(rendered)
-    else:
-        console().print(rendered)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, stderr: bool = False) -> str:
+    """Rows as aligned text. On a terminal the last column folds at the edge; in a pipe a row stays one line."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    stream = sys.stderr if stderr else sys.stdout
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns[:-1]:
+        grid.add_column(column, no_wrap=True)
+    grid.add_column(columns[-1], overflow="fold")
+    for row in rows:
+        grid.add_row(*map(Text, row))  # as it is: brackets in a value are no markup
+    console = Console(file=stream, width=None if stream.isatty() else _NO_EDGE, highlight=False)
+    with console.capture() as capture:
+        console.print(grid)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
 def talk(message: str) -> None:
     """Tell the person at the terminal something that is not data."""
     click.echo(message, err=True)
-
-
-def console(*, stderr: bool = False) -> Console:
-    """A terminal to print tables on. In a pipe there is no edge to wrap at: a row stays one line."""
-    from rich.console import Console
-
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() or "COLUMNS" in os.environ else 1_000, highlight=False)
 
 
 def show_error(error: HoldfastError) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from holdfast.cli.loading import load_app
-from holdfast.cli.output import console, json_option, talk
+from holdfast.cli.output import json_option, talk
 from holdfast.cli.services import services_table
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _banner(serving: Serving) -> None:
     from holdfast.admin.render import service_metadata
 
     services = [service_metadata(service, deployment_id="") for service in serving.services.values()]
-    console(stderr=True).print(services_table(services))
+    talk(services_table(services, stderr=True))
     talk("")
     talk(f"ingress   {serving.ingress_url}")
     talk(f"admin     {serving.admin_url}")

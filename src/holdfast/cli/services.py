@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
-from holdfast.cli.output import admin_option, json_option, show
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from holdfast.cli.output import admin_option, json_option, show, table
 
 _KINDS = {"Service": "service", "VirtualObject": "virtual object", "Workflow": "workflow"}
 
@@ -34,20 +32,16 @@ def list_services(admin_url: str, as_json: bool) -> None:
     show(found, as_json, lambda: services_table(found))
 
 
-def services_table(found: list[dict[str, Any]]) -> Table:
+def services_table(found: list[dict[str, Any]], *, stderr: bool = False) -> str:
     """One row per handler, from `ServiceMetadata` documents."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("SERVICE", "KIND", "HANDLER", "TAKES", "RETURNS"):
-        table.add_column(column, no_wrap=True)
+    rows: list[Sequence[str]] = []
     for service in found:
         name, kind = service["name"], _KINDS[service["ty"]]
         handlers: list[dict[str, Any]] = service["handlers"] or [{}]
         for handler in handlers:
-            table.add_row(name, kind, _handler(service, handler), _io(handler, "input"), _io(handler, "output"))
+            rows.append((name, kind, _handler(service, handler), _io(handler, "input"), _io(handler, "output")))
             name = kind = ""
-    return table
+    return table(("SERVICE", "KIND", "HANDLER", "TAKES", "RETURNS"), rows, stderr=stderr)
 
 
 def _handler(service: dict[str, Any], handler: dict[str, Any]) -> str:

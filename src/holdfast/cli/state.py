@@ -11,7 +11,7 @@ import click
 
 from holdfast.admin.render import encoded_bytes, state_values
 from holdfast.cli import body
-from holdfast.cli.output import admin_option, json_option, show, talk
+from holdfast.cli.output import admin_option, json_option, show, table, talk
 from holdfast.errors import EngineError, InvalidRequest
 
 if TYPE_CHECKING:
@@ -133,11 +133,7 @@ def _difference(before: dict[str, bytes], after: dict[str, bytes]) -> str:
     return ", ".join(changes) or "nothing to change"
 
 
-def _table(values: dict[str, bytes]) -> Any:
-    from rich.table import Table
-
-    table = Table("NAME", "VALUE", box=None, pad_edge=False, header_style="bold")
-    for name, value in sorted(values.items()):
-        shown = encoded_bytes(value)
-        table.add_row(name, shown.get("utf8", f"{len(value)} bytes: {shown.get('base64', '')[:60]}"))
-    return table if values else "(empty)"
+def _table(values: dict[str, bytes]) -> str:
+    shown = {name: encoded_bytes(value) for name, value in sorted(values.items())}
+    rows = [(name, value.get("utf8") or f"base64:{value.get('base64', '')}") for name, value in shown.items()]
+    return table(("NAME", "VALUE"), rows) if rows else "(empty)"

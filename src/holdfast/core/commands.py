@@ -60,8 +60,8 @@ def _propose_run_completion(machine: Machine, inv: Invocation, message_type: int
 
 def _output(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
     inv.output = frame(m.OUTPUT, body)
-    failure = message(body).get(15)
-    inv.failure_code = m.decode_failure(cast(bytes, failure))[0] if failure is not None else None
+    inv.result = result = m.output_result(body)
+    inv.failure_code = None if result.failure is None else result.failure[0]
     inv.deployment_id = inv.deployment_id or machine.deployment_id
     machine.change(inv, at_ms)
 
@@ -207,7 +207,7 @@ def _call(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_
     machine.notify(inv, m.invocation_id_frame(notification, child_id), (notification,), at_ms)
     existing = machine.find(child_id) if is_unique else None
     if existing is None:
-        child = machine.create(child_id, spec, key, call.headers, call.parameter, idempotency_key, at_ms)
+        child = machine.create(child_id, raw, spec, key, call.headers, call.parameter, idempotency_key, at_ms)
         child.invoked_by_id, child.invoked_by_target = inv.id, inv.target
         if message_type == m.CALL:
             child.sink_seq, child.sink_completion_id = inv.seq, call.completion_id

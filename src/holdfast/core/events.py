@@ -18,6 +18,7 @@ class Submitted:
     token: object | None
     """Given back in `Accepted`; None when the caller waits for the result only."""
     id: str
+    raw_id: bytes
     is_unique: bool
     """The id is derived (workflow run, idempotency key), so the invocation may exist already."""
     spec: HandlerSpec

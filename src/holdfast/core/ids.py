@@ -15,6 +15,7 @@ _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 _DIGITS = {digit: value for value, digit in enumerate(_ALPHABET)}
 _PAIR_BASE = 62 * 62
+_TEN_DIGITS = 62**10
 
 INVOCATION_PREFIX = "inv_1"
 AWAKEABLE_PREFIX = "sign_1"
@@ -25,13 +26,20 @@ class MalformedId(ValueError):
     """The text is no id of the expected kind; the message is the reason as the server words it."""
 
 
-def _base62(number: int, pairs: int) -> str:
-    out: list[str] = []
-    for _ in range(pairs):
-        number, rest = divmod(number, _PAIR_BASE)
-        out.append(_PAIRS[rest])
-    out.reverse()
-    return "".join(out)
+def _base62_22(number: int) -> str:
+    """22 digits. Unrolled: this runs for every new invocation, and small divisions are cheaper than long ones."""
+    high, low = divmod(number, _TEN_DIGITS)
+    top, middle = divmod(high, _TEN_DIGITS)
+    return _PAIRS[top] + _ten_digits(middle) + _ten_digits(low)
+
+
+def _ten_digits(number: int) -> str:
+    number, p5 = divmod(number, _PAIR_BASE)
+    number, p4 = divmod(number, _PAIR_BASE)
+    number, p3 = divmod(number, _PAIR_BASE)
+    p1, p2 = divmod(number, _PAIR_BASE)
+    pairs = _PAIRS
+    return f"{pairs[p1]}{pairs[p2]}{pairs[p3]}{pairs[p4]}{pairs[p5]}"
 
 
 def _unbase62(text: str, size: int) -> bytes:
@@ -46,12 +54,8 @@ def _unbase62(text: str, size: int) -> bytes:
 
 def invocation_text(raw: bytes) -> str:
     """24 bytes -> `inv_1…`."""
-    # 11 digits are five pairs and one digit more, so one leading zero is cut off.
-    return (
-        INVOCATION_PREFIX
-        + _base62(int.from_bytes(raw[:8], "little"), 6)[1:]
-        + _base62(int.from_bytes(raw[8:], "little"), 11)
-    )
+    first, rest = divmod(int.from_bytes(raw[:8], "little"), _TEN_DIGITS)
+    return f"{INVOCATION_PREFIX}{_ALPHABET[first]}{_ten_digits(rest)}{_base62_22(int.from_bytes(raw[8:], 'little'))}"
 
 
 def invocation_bytes(text: str) -> bytes:
@@ -107,7 +111,7 @@ def awakeable_parts(text: str) -> tuple[bytes, int]:
 
 def deployment_text(raw: bytes) -> str:
     """16 bytes -> `dp_1…`."""
-    return DEPLOYMENT_PREFIX + _base62(int.from_bytes(raw, "little"), 11)
+    return DEPLOYMENT_PREFIX + _base62_22(int.from_bytes(raw, "little"))
 
 
 def _uuid(*parts: str) -> bytes:

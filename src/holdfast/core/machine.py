@@ -215,7 +215,7 @@ class Machine:
                 self.effects.append(Accepted(event.token, existing.id, False, existing.start_at_ms, completion))
                 return
         inv = self.create(
-            event.id, event.spec, event.key, event.headers, event.body, event.idempotency_key, event.at_ms
+            event.id, event.raw_id, event.spec, event.key, event.headers, event.body, event.idempotency_key, event.at_ms
         )
         self.admit_new(inv, event.start_at_ms, event.at_ms)
         if event.token is not None:
@@ -224,6 +224,7 @@ class Machine:
     def create(
         self,
         invocation_id: str,
+        raw_id: bytes,
         spec: HandlerSpec,
         key: str | None,
         headers: list[tuple[str, str]] | tuple[tuple[str, str], ...],
@@ -244,6 +245,7 @@ class Machine:
             spec,
         )
         inv.is_new = True
+        inv.raw = raw_id
         inv.idempotency_key = idempotency_key
         if spec.is_workflow_run:
             inv.retention_ms = spec.workflow_retention_ms
@@ -526,6 +528,7 @@ class Machine:
         """The engine's own result, which is not an entry of the journal."""
         body = m.encode_failure(failure.code, failure.message, failure.metadata)
         inv.output = frame(0, data(15, body))
+        inv.result = None
         inv.failure_code = failure.code
 
     def complete(self, inv: Invocation, at_ms: int) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from holdfast.core.awaiting import Leaf
 from holdfast.protocol.discovery import HandlerSpec
-from holdfast.protocol.messages import AttemptError, Awaited
+from holdfast.protocol.messages import AttemptError, Awaited, Result
 
 
 class Status:
@@ -66,6 +66,7 @@ class Invocation:
         # durable
         "seq",
         "id",
+        "raw",
         "service",
         "handler",
         "key",
@@ -91,6 +92,7 @@ class Invocation:
         "protocol_version",
         "awaiting",
         "output",
+        "result",
         "failure_code",
         # of the current residency and attempt
         "spec",
@@ -127,6 +129,8 @@ class Invocation:
     ) -> None:
         self.seq = seq
         self.id = id
+        self.raw = b""
+        """The id's 24 bytes, where they are at hand."""
         self.service = service
         self.handler = handler
         self.key = key
@@ -153,6 +157,7 @@ class Invocation:
         self.deployment_id: str | None = None
         self.protocol_version: int | None = None
         self.awaiting: Awaited | None = None
+        self.result: Result | None = None
         self.output = b""
         """The Output frame; type 0 instead when the result is the engine's own (killed, canceled)."""
         self.failure_code: int | None = None

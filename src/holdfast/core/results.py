@@ -13,7 +13,9 @@ from holdfast.protocol.wire import HEADER_BYTES, message, split
 
 def completion_of(inv: Invocation) -> Completion:
     """The result stored in the Output frame of a completed invocation."""
-    output = m.decode_result(message(inv.output[HEADER_BYTES:]), value=14, failure=15)
+    output = inv.result
+    if output is None:
+        output = inv.result = m.output_result(inv.output[HEADER_BYTES:])
     expires = inv.completed_at_ms + inv.retention_ms if inv.completed_at_ms is not None else None
     if output.failure is not None:
         return Completion(inv.id, None, Failure(*output.failure), expires)

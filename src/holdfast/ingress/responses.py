@@ -47,9 +47,11 @@ def receipt_body(receipt: Receipt) -> bytes:
     """What a send is answered with. Built by hand: an id needs no escaping, and this is a hot path."""
     when = ""
     if receipt.execution_time_ms is not None:
-        # Nine digits, as the server writes them, although the clock of a timer counts milliseconds.
-        instant = datetime.fromtimestamp(receipt.execution_time_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        when = f'"executionTime":"{instant}.{receipt.execution_time_ms % 1000:03d}000000Z",'
+        seconds, millis = divmod(receipt.execution_time_ms, 1000)
+        instant = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        # Nine digits or none, as the server writes them, although the clock of a timer counts milliseconds.
+        fraction = f".{millis:03d}000000" if millis else ""
+        when = f'"executionTime":"{instant}{fraction}Z",'
     status = "Accepted" if receipt.is_new else "PreviouslyAccepted"
     return f'{{"invocationId":"{receipt.invocation_id}",{when}"status":"{status}"}}'.encode()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from holdfast.protocol.wire import data, fields, frame, message, numbers, text, uint
+from holdfast.protocol.wire import data, fields, frame, message, numbers, text, uint, varint
 
 START, SUSPENSION, ERROR, END = 0x0000, 0x0001, 0x0002, 0x0003
 PROPOSE_RUN_COMPLETION, AWAITING_ON, PROPOSE_RUN_COMPLETION_ACK = 0x0005, 0x0006, 0x0007
@@ -152,7 +152,7 @@ def start_frame(
     key: str | None,
     retry_count: int,
     since_last_entry_ms: int,
-    random_seed: int,
+    random_seed: int | None,
     version: int,
     idempotency_key: str | None = None,
 ) -> bytes:
@@ -162,21 +162,34 @@ def start_frame(
         known_entries: commands and notifications that follow, at least 1 (Input).
         state: the whole state of the key as of now; with `partial_state` the SDK asks for what is missing.
         retry_count: failed attempts since the last stored entry; `since_last_entry_ms` likewise.
+        random_seed: of `ctx.random()` and `ctx.uuid()`, the same for all attempts; None derives it from the id.
     """
-    body = data(1, invocation_bytes) + text(2, debug_id) + uint(3, known_entries)
+    body = b"\x0a%c%b\x12%c%b\x18%b" % (
+        len(invocation_bytes),
+        invocation_bytes,
+        len(debug_id),
+        debug_id.encode(),
+        varint(known_entries),
+    )
     for name, value in state:
         body += data(4, data(1, name) + data(2, value))
     if partial_state:
-        body += uint(5, 1)
+        body += b"\x28\x01"
     if key is not None:
         body += text(6, key)
     if retry_count:
         body += uint(7, retry_count) + uint(8, since_last_entry_ms)
     if version >= 6:
-        body += uint(9, random_seed)
+        body += b"\x48" + (_derived_seed(invocation_bytes) if random_seed is None else varint(random_seed))
     if version >= 7 and idempotency_key is not None:
         body += text(12, idempotency_key)
     return frame(START, body)
+
+
+def _derived_seed(invocation_bytes: bytes) -> bytes:
+    """63 random bits of the id, as a varint: nine of its bytes with the continuation bits put right."""
+    nine = int.from_bytes(invocation_bytes[8:17], "big")
+    return ((nine | 0x808080808080808080) & 0xFFFFFFFFFFFFFFFF7F).to_bytes(9, "big")
 
 
 def input_frame(headers: Iterable[tuple[str, str]], value: bytes) -> bytes:
@@ -212,6 +225,15 @@ def run_ack_frame(completion_id: int) -> bytes:
 
 
 # ---- what the SDK sends ----------------------------------------------------------------------------------------------
+
+
+def output_result(body: bytes) -> Result:
+    """The result inside an Output command."""
+    # Nearly always one short Value holding one short field; then everything stands at a fixed place.
+    size = len(body)
+    if 3 < size < 0x80 and body[0] == 0x72 and body[1] == size - 2 and body[2] == 0x0A and body[3] == size - 4:
+        return Result(body[4:])
+    return decode_result(message(body), value=14, failure=15)
 
 
 def run_proposal(body: bytes) -> tuple[int, Result]:

@@ -41,16 +41,19 @@ def varint(value: int) -> bytes:
 
 
 _SMALL = [bytes((value,)) for value in range(128)]
+_TAGS = [varint(value) for value in range(256)]
+_tag = _TAGS.__getitem__  # field numbers up to 31: all the protocol has
 
 
 def uint(number: int, value: int) -> bytes:
     """A varint field."""
-    return varint(number << 3) + varint(value)
+    return _tag(number << 3) + varint(value)
 
 
 def data(number: int, value: bytes) -> bytes:
     """A length-delimited field."""
-    return varint(number << 3 | 2) + varint(len(value)) + value
+    size = len(value)
+    return _tag(number << 3 | 2) + (_SMALL[size] if size < 0x80 else varint(size)) + value
 
 
 def text(number: int, value: str) -> bytes:

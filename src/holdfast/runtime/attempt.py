@@ -168,14 +168,11 @@ class Attempt:
         if last in _TERMINAL:
             self.terminal = True
             self.close()
-        if self.version >= 7:
-            awaiting = [frame for frame in frames if frame[0] == m.AWAITING_ON]
-            if awaiting:
-                frames = [frame for frame in frames if frame[0] != m.AWAITING_ON]
-                if not frames:
-                    if self.probed and not m.awaiting_on(awaiting[-1][1])[1]:
-                        self._listener.attempt_waits(self)
-                    return
+        elif last == m.AWAITING_ON and all(frame[0] == m.AWAITING_ON for frame in frames):
+            # It says nothing unless asked for: the SDK sends it late, when the wait may be over already.
+            if self.probed and not m.awaiting_on(frames[-1][1])[1]:
+                self._listener.attempt_waits(self)
+            return
         self.probed = False
         self._listener.frames_received(self, frames)
 

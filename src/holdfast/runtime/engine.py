@@ -359,13 +359,15 @@ class EngineRuntime:
         if self._state != "running":
             self.check_running()
         now_ms = self._clock.now_ms()
-        invocation_id, is_unique = self._id_for(handler, key, idempotency_key, now_ms)
+        raw_id, is_unique = self._id_for(handler, key, idempotency_key, now_ms)
+        invocation_id = ids.invocation_text(raw_id)
         waiter = _Waiter(self._loop.create_future(), handler.is_workflow_run)
         self._wait(invocation_id, waiter)
         self._processor.post(
             ev.Submitted(
                 waiter if is_unique else None,
                 invocation_id,
+                raw_id,
                 is_unique,
                 handler,
                 key,
@@ -413,12 +415,14 @@ class EngineRuntime:
         """
         self.check_running()
         now_ms = self._clock.now_ms()
-        invocation_id, is_unique = self._id_for(handler, key, idempotency_key, now_ms)
+        raw_id, is_unique = self._id_for(handler, key, idempotency_key, now_ms)
+        invocation_id = ids.invocation_text(raw_id)
         start_at_ms = None if delay_ms is None else now_ms + delay_ms
         token: asyncio.Future[Receipt] = self._loop.create_future()
         event = ev.Submitted(
             token,
             invocation_id,
+            raw_id,
             is_unique,
             handler,
             key,
@@ -432,14 +436,13 @@ class EngineRuntime:
 
     def _id_for(
         self, handler: HandlerSpec, key: str | None, idempotency_key: str | None, now_ms: int
-    ) -> tuple[str, bool]:
+    ) -> tuple[bytes, bool]:
         """(invocation id, whether an invocation with it may exist)."""
         if handler.is_workflow_run:
-            return ids.invocation_text(ids.workflow_run_id(handler.service, key or "")), True
+            return ids.workflow_run_id(handler.service, key or ""), True
         if idempotency_key is not None:
-            raw = ids.idempotent_id(handler.service, key, handler.name, idempotency_key)
-            return ids.invocation_text(raw), True
-        return ids.invocation_text(ids.fresh_id(key, now_ms, self._entropy(24))), False
+            return ids.idempotent_id(handler.service, key, handler.name, idempotency_key), True
+        return ids.fresh_id(key, now_ms, self._entropy(24)), False
 
     async def _ask(self, token: asyncio.Future[T], event: ev.Event) -> T:
         self._operators.add(token)

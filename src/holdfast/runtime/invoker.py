@@ -135,7 +135,7 @@ class Invoker:
         return {**scope, "headers": [*self._headers, (b"x-restate-invocation-id", inv.id.encode())]}
 
     def _first_input(self, inv: Invocation) -> bytes:
-        raw = ids.invocation_bytes(inv.id)
+        raw = inv.raw or ids.invocation_bytes(inv.id)
         journal, entries = inv.head, inv.entries
         if entries > 1 or not journal:
             journal += self._tables.journal(inv.seq)
@@ -158,7 +158,7 @@ class Invoker:
             key=inv.key,
             retry_count=inv.failures_since_entry,
             since_last_entry_ms=max(0, self._clock.now_ms() - inv.entry_at_ms),
-            random_seed=inv.random_seed if inv.random_seed is not None else int.from_bytes(raw[8:16], "big"),
+            random_seed=inv.random_seed,
             version=self._version,
             idempotency_key=inv.idempotency_key,
         )

@@ -5,11 +5,20 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from restate import Context, ObjectContext, ObjectSharedContext, RestateDurableCallFuture, SendHandle, Service
-from restate import TerminalError, VirtualObject, gather
+from restate import (
+    Context,
+    ObjectContext,
+    ObjectSharedContext,
+    RestateDurableCallFuture,
+    SendHandle,
+    Service,
+    TerminalError,
+    VirtualObject,
+    gather,
+)
 
 from tests.conformance import ledger
-from tests.conformance.programs.common import RETRY, Request, ms, policy, id_from_key
+from tests.conformance.programs.common import RETRY, Request, id_from_key, ms, policy
 from tests.conformance.programs.workflows import flow
 
 callee = Service("Callee", invocation_retry_policy=RETRY)

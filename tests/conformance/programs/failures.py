@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from restate import Context, InvocationRetryPolicy, ObjectContext, ObjectSharedContext, RunOptions, Service
-from restate import TerminalError, VirtualObject
+from restate import (
+    Context,
+    InvocationRetryPolicy,
+    ObjectContext,
+    ObjectSharedContext,
+    RunOptions,
+    Service,
+    TerminalError,
+    VirtualObject,
+)
 from restate._preview import explicit_recovery
 from restate.exceptions import RetryableError
 
 from tests.conformance import ledger
 from tests.conformance.programs.calls import echo, held, sleeps_for_long
-from tests.conformance.programs.common import RETRY, Request, ms, policy, id_from_key
+from tests.conformance.programs.common import RETRY, Request, id_from_key, ms, policy
 
 failing = Service("Failing", invocation_retry_policy=RETRY)
 locked = VirtualObject("Locked", invocation_retry_policy=RETRY)
@@ -281,7 +289,7 @@ async def breaks(ctx: ObjectContext, req: Request) -> str:
 @locked.handler()
 async def waits_for_signal(ctx: ObjectContext, req: Request) -> Any:
     ledger.record(id_from_key(ctx.key()), f"id {ctx.request().id}")
-    return await ctx.signal("go")  # type: ignore[attr-defined]
+    return await ctx.signal("go")
 
 
 @locked.handler(kind="shared")

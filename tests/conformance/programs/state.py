@@ -8,7 +8,7 @@ from restate import ObjectContext, ObjectSharedContext, TerminalError, VirtualOb
 from restate.serde import BytesSerde
 
 from tests.conformance import ledger
-from tests.conformance.programs.common import RETRY, Request, ms, policy, id_from_key
+from tests.conformance.programs.common import RETRY, Request, id_from_key, ms, policy
 
 state = VirtualObject("State", invocation_retry_policy=RETRY)
 lazy_state = VirtualObject("LazyState", invocation_retry_policy=RETRY, state_preload=False)

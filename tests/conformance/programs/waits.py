@@ -102,7 +102,7 @@ async def signals(ctx: Context, req: Request) -> list[Any]:
     results: list[Any] = []
     for name in req["names"]:
         try:
-            results.append(await ctx.signal(name))  # type: ignore[attr-defined]
+            results.append(await ctx.signal(name))
         except TerminalError as error:
             results.append(f"{error.status_code} {error.message}")
         ledger.record(req["t"], f"got {name}")

@@ -7,7 +7,7 @@ from typing import Any
 from restate import Context, Service, TerminalError, Workflow, WorkflowContext, WorkflowSharedContext, gather, select
 
 from tests.conformance import ledger
-from tests.conformance.programs.common import RETRY, Request, ms, id_from_key
+from tests.conformance.programs.common import RETRY, Request, id_from_key, ms
 
 simple_flow = Workflow("SimpleFlow", invocation_retry_policy=RETRY)
 short_flow = Workflow("ShortFlow", invocation_retry_policy=RETRY)

@@ -12,13 +12,12 @@ async def terminal_error(run: Run) -> Outcome:
 
 
 @scenario(
-    [
-        failed(400, "m"), failed(404, "m"), failed(500, "m"), failed(599, "m"), failed(999, "m"),
-        failed(200, "m"), failed(99, "m", status=500), failed(1000, "m", status=500), failed(500, ""),
-    ]
-)  # fmt: skip
+    [failed(400, "m"), failed(404, "m"), failed(500, "m"), failed(599, "m")]
+    + [failed(200, "m"), failed(99, "m", status=500), failed(1000, "m", status=500), failed(500, "")]
+)
 async def terminal_error_codes_become_http_statuses(run: Run) -> Outcome:
-    codes = [400, 404, 500, 599, 999, 200, 99, 1000]
+    """Left out: 600 to 999, which a server passes on as they are, but not every HTTP library can send."""
+    codes = [400, 404, 500, 599, 200, 99, 1000]
     answers = [await run.call("Failing/terminal", code=code, message="m") for code in codes]
     return [*answers, await run.call("Failing/terminal", code=500, message="")]
 
