@@ -22,7 +22,6 @@ import asyncio
 import shutil
 import signal
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -35,9 +34,16 @@ INTERVAL_S = 0.001
 
 
 class Sampler:
-    """Counts stacks of the main thread while active, by processor time. One per process: it owns SIGPROF."""
+    """Counts stacks of the main thread while active. One per process: it owns a timer of the system.
 
-    def __init__(self) -> None:
+    Args:
+        wall: by time on the clock, so that waiting shows, instead of by processor time.
+    """
+
+    def __init__(self, *, wall: bool) -> None:
+        self._timer, self._signal = (
+            (signal.ITIMER_REAL, signal.SIGALRM) if wall else (signal.ITIMER_PROF, signal.SIGPROF)
+        )
         self.samples = 0
         self.own: Counter[str] = Counter()
         self.below: Counter[str] = Counter()
@@ -45,19 +51,16 @@ class Sampler:
         self.lines: Counter[str] = Counter()
 
     def __enter__(self) -> Sampler:
-        signal.signal(signal.SIGPROF, self._take)
-        signal.setitimer(signal.ITIMER_PROF, INTERVAL_S, INTERVAL_S)
+        signal.signal(self._signal, self._take)
+        signal.setitimer(self._timer, INTERVAL_S, INTERVAL_S)
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(self._timer, 0)
 
     def _take(self, _signal: int, frame: FrameType | None) -> None:
-        if frame is not None:
-            self.count(frame)
-
-    def count(self, frame: FrameType) -> None:
-        """One more sample of this stack."""
+        if frame is None:
+            return
         self.samples += 1
         self.own[_name(frame)] += 1
         self.lines[f"{_short(frame.f_code.co_filename)}:{frame.f_lineno} ({frame.f_code.co_name})"] += 1
@@ -78,31 +81,6 @@ class Sampler:
             _ranking("by function, with everything it calls", self.below, self.samples, top),
         ]
         return "\n\n".join(parts)
-
-
-class WallSampler(Sampler):
-    """Counts stacks of the main thread by time on the clock, so that waiting for the disk or for calls shows."""
-
-    def __enter__(self) -> WallSampler:
-        self._stopped = threading.Event()
-        self._main = threading.main_thread().ident
-        # A thread that wants to run waits this long for the other; 5 ms would be the resolution of the profile.
-        self._switch_s = sys.getswitchinterval()
-        sys.setswitchinterval(0.0002)
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join()
-        sys.setswitchinterval(self._switch_s)
-
-    def _look(self) -> None:
-        while not self._stopped.wait(INTERVAL_S):
-            frame = sys._current_frames().get(self._main or 0)
-            if frame is not None:
-                self.count(frame)
 
 
 def _ranking(title: str, counts: Counter[str], total: int, top: int) -> str:
@@ -174,7 +152,7 @@ def _profile(options: argparse.Namespace, directory: Path) -> None:
         sample, cpu_s = run(_run(options, directory, profiler))
         pstats.Stats(profiler).sort_stats("tottime").print_stats(options.top)
     else:
-        sampler = WallSampler() if options.wall else Sampler()
+        sampler = Sampler(wall=options.wall)
         sample, cpu_s = run(_run(options, directory, sampler))
         print(sampler.text(top=options.top))
     print(

@@ -27,14 +27,14 @@ class Child:
         return self._process.pid
 
     @classmethod
-    async def start(cls, directory: Path) -> Child:
-        """Start the service on `directory` and wait until it answers.
+    async def start(cls, directory: Path, *, module: str = "apps.recon.serve") -> Child:
+        """Start the service (`module`, run as a program) on `directory` and wait until it answers.
 
         Raises:
             DemoFailed: it ended, or said nothing for half a minute.
         """
         log = directory / "serve.log"
-        command = (sys.executable, "-m", "apps.recon.serve", "--dir", str(directory), "--port", "0", "--child")
+        command = (sys.executable, "-m", module, "--dir", str(directory), "--port", "0", "--child")
         with log.open("ab") as stderr:
             # A session of its own: Ctrl-C in the terminal reaches this process only, which then cleans up.
             process = await create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=stderr, start_new_session=True)
@@ -53,6 +53,10 @@ class Child:
             raise DemoFailed(f"the service ended by itself with {self._process.returncode}; see {self.log}")
         self._process.kill()
         await self._process.wait()
+
+    async def ended(self) -> int:
+        """Wait for it to end by itself; returns its exit status, negative for a signal."""
+        return await self._process.wait()
 
     async def stop(self) -> None:
         """Close its standard input and wait for it to end.

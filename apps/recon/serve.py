@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -83,19 +83,19 @@ def _stop_on_eof(stop: asyncio.Event) -> None:
     loop.add_reader(0, readable)
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m apps.recon.serve", description=__doc__.partition("\n")[0])
     parser.add_argument("--dir", type=Path, default=Path("recon-data"), help="where the databases are (recon-data)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=3000, help="0 takes a free one (3000)")
     # For a parent process: say where we listen as JSON on standard output, stop when standard input ends.
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. 0 after a clean stop, 1 if it could not run."""
-    arguments = _arguments()
+    arguments = _arguments(argv)
     try:
         listener = socket.create_server((arguments.host, arguments.port), backlog=512)
     except (OSError, OverflowError) as error:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,16 @@ from holdfast.runtime.introspect import InvocationInfo
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "holdfast.cli"]
 SAMPLE = "tests.admin.sample_app:app"
+ANY_PORTS = ["--ingress-port", "0", "--admin-port", "0"]
 PATIENCE_S = 30
 """For what takes milliseconds on an idle machine."""
 
 
 def environment(**settings: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
-    return inherited | settings
+    # The sample application is found from wherever a test starts the command.
+    places = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return inherited | {"PYTHONPATH": os.pathsep.join(places)} | settings
 
 
 def holdfast(
@@ -65,6 +69,7 @@ class Served:
     admin_url: str
     db: str
     log_path: Path
+    admin: AdminClient
 
     def cli(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run the command against this engine."""
@@ -83,11 +88,6 @@ class Served:
 
     # What a test only needs around the command it is about goes over HTTP, which is a hundred times quicker.
 
-    @property
-    def admin(self) -> AdminClient:
-        """The client of this engine's admin API."""
-        return AdminClient(self.admin_url)
-
     def post(self, path: str, body: Any = None) -> httpx.Response:
         """A request to the ingress; `body` becomes JSON."""
         content = {} if body is None else {"json": body}
@@ -103,9 +103,8 @@ class Served:
 
     def wait_for(self, invocation_id: str, status: str) -> InvocationInfo:
         """Look again until the invocation has `status`."""
-        with self.admin as admin:
-            poll(lambda: admin.invocation(invocation_id).status == status, f"{invocation_id} is not {status}")
-            return admin.invocation(invocation_id)
+        poll(lambda: self.admin.invocation(invocation_id).status == status, f"{invocation_id} is not {status}")
+        return self.admin.invocation(invocation_id)
 
     def logs(self) -> str:
         return self.log_path.read_text()
@@ -122,38 +121,34 @@ Serve = Callable[..., Served]
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """Starts `holdfast serve` on free ports and returns when it is ready. What still runs at the end is killed."""
-    started: list[subprocess.Popen[str]] = []
+    with ExitStack() as stack:
 
-    def start(app: str = SAMPLE, *arguments: str, db: str | None = None, cwd: Path = REPOSITORY) -> Served:
-        home = tmp_path_factory.mktemp("serve")
-        log_path = home / "stderr.log"
-        db = db or str(home / "engine.db")
-        command = [*COMMAND, "serve", app, "--db", db, "--ingress-port", "0", "--admin-port", "0", "--json", *arguments]
-        with log_path.open("w") as log:
-            process = subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                text=True,
-                cwd=cwd,
-                env=environment(),
+        def start(app: str = SAMPLE, *arguments: str, db: str | None = None, cwd: Path = REPOSITORY) -> Served:
+            home = tmp_path_factory.mktemp("serve")
+            log_path = home / "stderr.log"
+            command = [*COMMAND, "serve", app, "--db", db or str(home / "engine.db"), *ANY_PORTS, "--json", *arguments]
+            log = stack.enter_context(log_path.open("w"))
+            process = stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    stdin=subprocess.DEVNULL,
+                    text=True,
+                    cwd=cwd,
+                    env=environment(),
+                )
             )
-        started.append(process)
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, log_path.read_text()
-        ready = json.loads(line)
-        assert ready["pid"] == process.pid
-        return Served(process, ready["ingress_url"], ready["admin_url"], ready["db"], log_path)
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, log_path.read_text()
+            ready = json.loads(line)
+            assert ready["pid"] == process.pid
+            admin = stack.enter_context(AdminClient(ready["admin_url"]))
+            return Served(process, ready["ingress_url"], ready["admin_url"], ready["db"], log_path, admin)
 
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.wait(PATIENCE_S)
-        assert process.stdout is not None
-        process.stdout.close()
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def taken_port() -> Iterator[int]:
 
 def refused(*arguments: str, cwd: Path = REPOSITORY) -> tuple[int, list[str]]:
     """Start, which must fail: exit code and what was said."""
-    result = holdfast("serve", *arguments, "--ingress-port", "0", "--admin-port", "0", cwd=cwd)
+    result = holdfast("serve", *arguments, *ANY_PORTS, cwd=cwd)
     assert result.stdout == ""
     return result.returncode, result.stderr.splitlines()
 
@@ -141,7 +141,7 @@ def test_a_service_or_a_list_of_services_will_do(serve: Serve):
 def test_it_says_what_it_serves_and_where(tmp_path: Path, free_port: int):
     command = [*COMMAND, "serve", SAMPLE, "--db", "app.db", "--ingress-port", "0", "--admin-port", str(free_port)]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=with_repository()
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment()
     )
     assert process.stderr is not None
     lines: list[str] = []
@@ -159,10 +159,6 @@ def test_it_says_what_it_serves_and_where(tmp_path: Path, free_port: int):
     assert places["database"] == "app.db"
     assert places["try"] == f"curl {places['ingress']}/Greeter/greet -H 'content-type: application/json' -d '\"Ada\"'"
     assert (tmp_path / "app.db").exists()
-
-
-def with_repository() -> dict[str, str]:
-    return environment(PYTHONPATH=f"{REPOSITORY}:{REPOSITORY / 'src'}")
 
 
 def test_the_line_to_try_works(serve: Serve, tmp_path: Path):

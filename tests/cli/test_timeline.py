@@ -137,14 +137,14 @@ def test_results_hang_under_commands_and_failures_stand_where_they_happened():
         {"at_ms": CREATED_MS + 95_000, "ty": "Paused", "last_failure": None},
     ]
     assert timeline(INFO, entries, events).splitlines() == [
-        '    +0 ms  0  Input  value="Ada"',
-        '   +12 ms  1  Run "step"',
-        "   +12 ms  2  └ Run  value=3",
-        "  +900 ms  !  attempt failed: [500] Oops('a')",
-        "   +1.5 s  3  Sleep  wake_up_time=+1.0 h",
-        "   +1.5 s  4  Call  target=Shop/[x]/order parameter=1",
-        " +1.5 min  5  Output  failure=[418] no",
-        " +1.6 min  !  paused",
+        '   +0 ms  0  Input  value="Ada"',
+        '  +12 ms  1  Run "step"',
+        "  +12 ms  2  └ Run  value=3",
+        " +900 ms  !  attempt failed: [500] Oops('a')",
+        "  +1.5 s  3  Sleep  wake_up_time=+1.0 h",
+        "  +1.5 s  4  Call  target=Shop/[x]/order parameter=1",
+        "+1.5 min  5  Output  failure=[418] no",
+        "+1.6 min  !  paused",
     ]
 
 

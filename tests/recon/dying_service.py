@@ -1,10 +1,7 @@
-"""recon in a process that kills itself with SIGKILL at one chosen point of one chosen step.
+"""`apps.recon.serve` with one change: it kills itself with SIGKILL at one chosen point of one chosen step.
 
-    python -m tests.recon.dying_service DIRECTORY STEP before|after     dies there
-    python -m tests.recon.dying_service DIRECTORY                       lives until standard input ends
-
-It is `apps.recon.serve` with one change: the store ends the process when the step's transaction is about to be
-written, or has been written but not yet reported to the engine.
+The environment variable DIE_AT says where, for example `parse before` (the step's transaction is about to be written)
+or `parse after` (it is on disk, but the engine has not been told). Without it the service lives like any other.
 """
 
 from __future__ import annotations
@@ -18,20 +15,18 @@ import apps.recon.serve
 from apps.recon.store import Step, Store
 
 
-class Dying(Store):
+class DyingStore(Store):
     async def _write_step(self, step: Step, sql: str, **params: Any) -> None:
-        if [step.name, "before"] == sys.argv[2:]:
-            os.kill(os.getpid(), signal.SIGKILL)
+        self._die(f"{step.name} before")
         await super()._write_step(step, sql, **params)
-        if [step.name, "after"] == sys.argv[2:]:
+        self._die(f"{step.name} after")
+
+    @staticmethod
+    def _die(point: str) -> None:
+        if point == os.environ.get("DIE_AT"):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    apps.recon.serve.Store = Dying
-    directory, *_ = sys.argv[1:]
-    original = sys.argv
-    sys.argv = ["serve", "--dir", directory, "--port", "0", "--child"]
-    arguments = apps.recon.serve.parse_arguments()
-    sys.argv = original
-    sys.exit(apps.recon.serve.run(arguments))
+    apps.recon.serve.Store = DyingStore
+    sys.exit(apps.recon.serve.main())

@@ -1,23 +1,23 @@
-"""SIGKILL at every point of the workflow, and in the middle of hundreds of them."""
+"""SIGKILL at every point of the workflow, and in the middle of hundreds of them; and a judge that can say no."""
 
 from __future__ import annotations
 
-import json
+import asyncio
+import os
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+import time
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from nacl.signing import SigningKey
 
 from apps.recon.demo_child import Child
-from apps.recon.demo_scans import Item, Scanner, real_items
+from apps.recon.demo_scans import DemoFailed, Item, Scanner, real_items
 from apps.recon.demo_tally import count
 from apps.recon.demo_verify import RecordedStep, Report, check_steps, verify
 from apps.recon.envelope import seal
@@ -27,5 +27,278 @@ from apps.recon.store import LedgerLine, Store
 from apps.recon.surreal import Surreal
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SCAN = naabu_scan("crash", 250)  # two batches
+SCAN = naabu_scan("crash", 250, mean_ports=2)  # two batches
 STEPS = ("mark-processing", "parse", "persist-1", "persist-2", "mark-completed")
+POINTS = [f"{step} {when}" for step in STEPS for when in ("before", "after")]
+BAD_POINTS = ["mark-failed before", "mark-failed after"]
+
+pytestmark = pytest.mark.slow
+
+
+async def final(url: str, job_id: str) -> str:
+    """Wait for the job's end; returns its state."""
+    async with httpx.AsyncClient(base_url=url) as http, asyncio.timeout(30):
+        while (job := (await http.get(f"/v1/jobs/{job_id}")).json())["state"] not in ("completed", "failed"):
+            await asyncio.sleep(0.02)  # between two looks at the condition
+        return job["state"]
+
+
+@pytest.mark.parametrize("point", POINTS + BAD_POINTS)
+async def test_a_kill_at_any_point_of_any_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str):
+    """The job ends as if nothing had happened; only the step that was cut off after its commit ran twice."""
+    scan = "nothing usable\n" if point in BAD_POINTS else SCAN
+    tally = count(scan)
+    body = seal(scan, SigningKey.generate(), timestamp_s=int(time.time()))
+    monkeypatch.setenv("DIE_AT", point)
+    child = await Child.start(tmp_path, module="tests.recon.dying_service")
+    async with httpx.AsyncClient(base_url=child.url) as http:
+        try:
+            job_id = (await http.post("/v1/mesh/ingest", content=body)).json()["job_id"]
+        except httpx.TransportError:
+            job_id = None  # it died before it could answer, which is what envelopes may be sent again for
+    assert await child.ended() == -signal.SIGKILL
+    monkeypatch.delenv("DIE_AT")
+    restarted_at_s = time.time()
+    child = await Child.start(tmp_path, module="tests.recon.dying_service")
+    if job_id is None:
+        answer = await asyncio.to_thread(httpx.post, f"{child.url}/v1/mesh/ingest", content=body)
+        job_id = answer.json()["job_id"]
+    assert await final(child.url, job_id) == ("completed" if tally.hosts else "failed")
+    await child.stop()
+
+    report = await verify(tmp_path, {job_id: Item("scan", scan, tally)}, restarted_at_s=restarted_at_s)
+    assert report.problems == []
+    assert report.repeated_recorded_count == 0
+    async with Store(tmp_path / "surreal") as store:
+        repeated = [line.step for line in await store.ledger() if line.attempt > 1]
+    step, _, when = point.partition(" ")
+    assert repeated == ([step] if when == "after" else [])
+    assert report.repeated_unrecorded_count == len(repeated)
+
+
+def test_the_demo_as_a_newcomer_runs_it(tmp_path: Path):
+    """Fewer jobs, but all real files, the kill, and the judgement."""
+    command = [sys.executable, "-m", "apps.recon.demo", "--jobs", "60", "--seed", "3", "--plain"]
+    command += ["--keep-dir", str(tmp_path / "out")]
+    for _ in range(2):  # the second run replaces the files of the first
+        demo = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=90)
+        assert demo.returncode == 0, demo.stdout + demo.stderr
+        assert demo.stderr == ""
+        shown = {cells[1].strip(): cells[2].strip() for line in demo.stdout.splitlines() if len(cells := line.split("│")) == 4}
+        assert (shown["jobs completed"], shown["recorded steps re-executed"]) == ("59", "0")
+        assert shown["killed at"].endswith(" of 60 jobs")
+        assert float(shown["recovery: process start to first job done"].removesuffix(" s")) > 0
+        assert "OK: every accepted job ended once" in demo.stdout
+        assert "generated" in demo.stdout
+    assert (tmp_path / "out" / "engine.db").exists()
+
+
+def test_the_demo_does_not_touch_a_directory_of_somebody_else(tmp_path: Path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    command = [sys.executable, "-m", "apps.recon.demo", "--plain", "--keep-dir", str(tmp_path)]
+    demo = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60)
+    assert (demo.returncode, demo.stderr) == (1, "")
+    assert "FAILED" in demo.stdout
+    assert "thesis.txt" in demo.stdout
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+# -- a judge that can say no ---------------------------------------------------------------------------------------
+
+
+async def finished_run(directory: Path) -> dict[str, Item]:
+    """All real files through a service that is then stopped cleanly."""
+    scanner = Scanner(real_items())
+    child = await Child.start(directory)
+    scanner.up(child.url)
+    await scanner.run()
+    for job_id in scanner.accepted:
+        await final(child.url, job_id)
+    await child.stop()
+    return scanner.accepted
+
+
+TAMPERED = {
+    "an edge lost": ("DELETE (SELECT VALUE id FROM HAS LIMIT 1)", "edges: 1 missing"),
+    "an edge to another host's port": (
+        "LET $e = (SELECT * FROM ONLY HAS WHERE in != host:⟨127.0.0.1⟩ LIMIT 1); DELETE $e.id;"
+        "INSERT RELATION INTO HAS { in: host:⟨127.0.0.1⟩, out: $e.out, first_seen: time::now(), last_seen: time::now() }",
+        "edges: 1 missing",
+    ),
+    "an edge twice": (
+        "LET $e = (SELECT * FROM ONLY HAS LIMIT 1);"
+        "INSERT RELATION INTO HAS { in: $e.in, out: $e.out, first_seen: time::now(), last_seen: time::now() }",
+        "rows for",
+    ),
+    "a host too many": (
+        "CREATE host:x SET address = 'x', first_seen = time::now(), last_seen = time::now()",
+        "hosts: 0 missing, 1 too many",
+    ),
+    "a job lost": ("DELETE (SELECT VALUE id FROM job LIMIT 1)", "1 accepted jobs are not in the database"),
+    "a job that nobody sent": ("CREATE job:x SET state = 'pending', scanner_key = 'k'", "that nobody submitted"),
+    "a wrong count": ("UPDATE (SELECT VALUE id FROM job WHERE state = 'completed' LIMIT 1) SET port_count = 99", "the file has"),
+    "a job without an end": ("UPDATE (SELECT VALUE id FROM job WHERE state = 'completed' LIMIT 1) SET completed_at = NONE", "no end time"),
+    "a batch left behind": ("CREATE scan_batch:x SET body = '{}'", "staged batches"),
+    "a recorded step run again": (
+        "LET $l = (SELECT * FROM ONLY step_ledger WHERE step = 'parse' LIMIT 1); CREATE step_ledger CONTENT "
+        "{ id: [$l.id[0], 'parse', 2], job: $l.job, step: 'parse', attempt: 2, process: 2, began_at: time::now() }",
+        "1 recorded steps ran again",
+    ),
+    "a recorded step that did nothing": (
+        "DELETE (SELECT VALUE id FROM step_ledger WHERE step = 'persist-1' LIMIT 1)",
+        "left no trace",
+    ),
+    "a step nobody recorded": (
+        "LET $l = (SELECT * FROM ONLY step_ledger LIMIT 1); CREATE step_ledger CONTENT "
+        "{ id: [$l.id[0], 'other', 1], job: $l.job, step: 'other', attempt: 1, process: 1, began_at: time::now() }",
+        "in no journal",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Item]]:
+    directory = tmp_path_factory.mktemp("finished")
+    return directory, asyncio.run(finished_run(directory))
+
+
+async def test_an_honest_run_passes(finished: tuple[Path, dict[str, Item]]):
+    report = await verify(*finished, restarted_at_s=0)
+    assert report.problems == []
+    assert (report.completed_count, report.failed_count) == (16, 1)
+    assert report.recorded_step_count == 16 * 4 + 3
+
+
+@pytest.mark.parametrize(("sql", "problem"), TAMPERED.values(), ids=TAMPERED)
+async def test_a_change_behind_its_back_is_found(
+    tmp_path: Path, finished: tuple[Path, dict[str, Item]], sql: str, problem: str
+):
+    directory, accepted = finished
+    subprocess.run(["cp", "-a", f"{directory}/.", str(tmp_path)], check=True)
+    surreal = await Surreal.open(tmp_path / "surreal", NAMESPACE, DATABASE)
+    await surreal.write(sql)
+    await surreal.close()
+    report = await verify(tmp_path, accepted, restarted_at_s=0)
+    assert any(problem in each for each in report.problems), report.problems
+
+
+async def test_a_job_the_engine_does_not_know_is_found(tmp_path: Path, finished: tuple[Path, dict[str, Item]]):
+    directory, accepted = finished
+    subprocess.run(["cp", "-a", f"{directory}/surreal", str(tmp_path)], check=True)
+    report = await verify(tmp_path, accepted, restarted_at_s=0)
+    assert any("17 jobs have not exactly one workflow" in each for each in report.problems), report.problems
+
+
+def line(at_ms: int, attempt: int = 1) -> LedgerLine:
+    return LedgerLine("job-1", "parse", attempt, 1, datetime.fromtimestamp(at_ms / 1000, UTC))
+
+
+REPEATS: dict[str, tuple[list[LedgerLine], int, int]] = {
+    "once, before it was recorded": ([line(900)], 0, 0),
+    "once, in the very millisecond": ([line(1000)], 0, 0),
+    "cut off and repeated, then recorded": ([line(500), line(900, 2)], 0, 1),
+    "recorded, and run again": ([line(900), line(1001, 2)], 1, 0),
+    "both": ([line(500), line(900, 2), line(2000, 3)], 1, 1),
+}
+
+
+@pytest.mark.parametrize(("lines", "recorded", "unrecorded"), REPEATS.values(), ids=REPEATS)
+def test_which_repetition_counts(lines: list[LedgerLine], recorded: int, unrecorded: int):
+    report = Report()
+    check_steps(report, [RecordedStep("job-1", "parse", 1000)], lines)
+    assert (report.repeated_recorded_count, report.repeated_unrecorded_count) == (recorded, unrecorded)
+    assert bool(report.problems) == bool(recorded)
+
+
+# -- the process that is killed ------------------------------------------------------------------------------------
+
+
+async def test_a_directory_in_use_is_told_in_one_line(tmp_path: Path):
+    child = await Child.start(tmp_path)
+    with pytest.raises(DemoFailed, match=f"in use by process {child.pid}"):
+        await Child.start(tmp_path)
+    assert "Traceback" not in (tmp_path / "serve.log").read_text()
+    await child.stop()
+
+
+async def test_the_service_ends_when_its_parent_does(tmp_path: Path):
+    script = (
+        "import asyncio, sys, pathlib\n"
+        "from apps.recon.demo_child import Child\n"
+        "async def main():\n"
+        "    child = await Child.start(pathlib.Path(sys.argv[1]))\n"
+        "    print(child.pid, flush=True)\n"
+        "    await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    with parent:
+        assert parent.stdout is not None
+        child_pid = int(parent.stdout.readline())
+        parent.kill()
+    async with asyncio.timeout(20):
+        while _is_running(child_pid):
+            await asyncio.sleep(0.02)  # between two looks: it is not our child, so there is nothing to wait on
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" if Path("/proc").exists() else not os.kill(pid, 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_what_serve_says_when_it_cannot(tmp_path: Path):
+    (tmp_path / "surreal").write_text("precious")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for arguments, message in (
+            (["--port", str(taken.getsockname()[1])], "cannot listen on 127.0.0.1"),
+            (["--port", "70000"], "cannot listen on 127.0.0.1:70000"),
+            (["--port", "0", "--dir", str(tmp_path)], "is a file; SurrealDB needs a directory"),
+        ):
+            command = [sys.executable, "-m", "apps.recon.serve", *arguments]
+            serve = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=30)
+            assert (serve.returncode, serve.stdout) == (1, "")
+            assert message in serve.stderr
+            assert "Traceback" not in serve.stderr
+    assert (tmp_path / "surreal").read_text() == "precious"
+
+
+async def test_the_readmes_commands(tmp_path: Path):
+    """Serve, sign, send, look, stop with SIGTERM: as a person would, without the demo's help."""
+    serve = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "apps.recon.serve", "--dir", str(tmp_path / "data"), "--port", "0",
+        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert serve.stdout is not None
+    words = (await serve.stdout.readline()).decode().split()
+    url = next(word for word in words if word.startswith("http://")).rstrip(",")
+    command = [sys.executable, "-m", "apps.recon.sign", "--key", str(tmp_path / "scanner.key")]
+    keys: set[str] = set()
+    for name in ("nmap/libnmap_fullscan.xml", "naabu/defectdojo_naabu_many.jsonl"):
+        signed = await asyncio.to_thread(
+            subprocess.run, [*command, f"apps/recon/data/{name}"], cwd=REPOSITORY, capture_output=True, check=True
+        )
+        async with httpx.AsyncClient(base_url=url) as http:
+            answer = await http.post("/v1/mesh/ingest", content=signed.stdout)
+            assert answer.status_code == 202
+            assert await final(url, answer.json()["job_id"]) == "completed"
+            keys.add((await http.get("/v1/jobs")).json()["jobs"][0]["scanner_key"])
+    assert len(keys) == 1
+    assert (tmp_path / "scanner.key").stat().st_mode & 0o777 == 0o600
+    serve.terminate()
+    _, errors = await serve.communicate()
+    assert (serve.returncode, errors) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("scan", "key", "message"),
+    [("missing.xml", "new.key", "missing.xml: No such file"), ("scan", "scan", "holds 5 bytes; a scanner key has 32")],
+)
+def test_what_sign_says_when_it_cannot(tmp_path: Path, scan: str, key: str, message: str):
+    (tmp_path / "scan").write_text("hello")
+    command = [sys.executable, "-m", "apps.recon.sign", str(tmp_path / scan), "--key", str(tmp_path / key)]
+    sign = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=30)
+    assert (sign.returncode, sign.stdout) == (1, "")
+    assert message in sign.stderr
+    assert "Traceback" not in sign.stderr

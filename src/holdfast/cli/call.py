@@ -204,8 +204,8 @@ def _refused(status: int, message: str) -> HoldfastError:
         return EngineStopped(message, hint="it is stopping or has stopped; start it again: holdfast serve module:app")
     if status >= 500:
         return EngineError(message)
-    hints = {404: "what there is: holdfast services list", 400: "what handlers accept: holdfast services list"}
-    return InvalidRequest(message, status=status, hint=hints.get(status, ""))
+    hint = "what handlers accept: holdfast services list" if status == 400 else ""
+    return InvalidRequest(message, status=status, hint=hint)
 
 
 def _result(answer: httpx.Response) -> Any:

@@ -164,7 +164,7 @@ def _each(ids: Sequence[str], admin_url: str, as_json: bool, operate: Callable[[
             try:
                 outcomes.append({"id": invocation_id, "outcome": operate(admin, invocation_id)})
             except CallerError as error:
-                show_error(error)
+                show_error(error, invocation_id)
                 refusals.append(error)
                 outcomes.append({"id": invocation_id, "error": error.code, "message": error.message})
     done = [outcome for outcome in outcomes if "outcome" in outcome]

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from holdfast.admin.api import ADMIN_URL, INGRESS_URL
-from holdfast.errors import CallerError, HoldfastError, InvalidApp, InvocationFailed
+from holdfast.errors import CallerError, HoldfastError, InvalidApp, InvalidRequest, InvocationFailed
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -18,8 +18,8 @@ _NO_EDGE = 10_000
 
 _NEXT = {
     "HF0101": "it may be purged, or its retention over; recent ones: holdfast invocations list",
-    "HF0103": "see its status: holdfast invocations show ID",
-    "HF0104": "it has not started; to drop it: holdfast invocations cancel ID",
+    "HF0103": "see its status: holdfast invocations show {subject}",
+    "HF0104": "to drop it before it starts: holdfast invocations cancel {subject}",
 }
 """What a person at a terminal can do next, for errors that arrive over HTTP without a hint."""
 
@@ -87,11 +87,21 @@ def talk(message: str) -> None:
     click.echo(message, err=True)
 
 
-def show_error(error: HoldfastError) -> None:
-    """`error HF0101: what happened`, and what to do next."""
+def show_error(error: HoldfastError, subject: str = "ID") -> None:
+    """`error HF0101: what happened`, and what to do next.
+
+    Args:
+        subject: The invocation it is about.
+    """
     talk(f"error {error.code}: {error.message}")
-    if hint := error.hint or _NEXT.get(error.code):
+    if hint := error.hint or _next(error, subject):
         talk(f"  next: {hint}")
+
+
+def _next(error: HoldfastError, subject: str) -> str:
+    if isinstance(error, InvalidRequest) and error.status == 404:
+        return "what there is: holdfast services list"
+    return _NEXT.get(error.code, "").format(subject=subject)
 
 
 def exit_code(error: HoldfastError) -> int:
