@@ -107,9 +107,7 @@ class _Routes:
         return _json(Accepted(job.id, "accepted", message, datetime.now(UTC)), 202)
 
     async def _start(self, submission: Submission) -> None:
-        request = IngestRequest(
-            submission.job_id, submission.scan, submission.scanner_key, submission.signed_at_s
-        )
+        request = IngestRequest(submission.job_id, submission.scan, submission.scanner_key, submission.signed_at_s)
         try:
             invocation_id = await start_ingest(self._client, request)
         except (restate.HttpError, httpx.TransportError) as error:

@@ -10,7 +10,7 @@ Everything in one process without a server is `python -m apps.recon.serve`. `app
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -29,7 +29,7 @@ app = create_app(store)
 
 
 @asynccontextmanager
-async def _connected(outer: Starlette) -> AsyncIterator[None]:
+async def _connected(outer: Starlette) -> AsyncGenerator[None]:
     url = os.environ.get("RECON_INGRESS_URL", "http://127.0.0.1:8080")
     async with restate.create_client(url) as client, store:
         outer.mount("/", create_api(store, client))

@@ -15,11 +15,12 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import httpx
 from rich.console import Console
@@ -51,6 +52,10 @@ class Outcome:
     elapsed_s: float
 
 
+class Show(Protocol):
+    def __call__(self, done: int, part: str) -> None: ...
+
+
 class Screen:
     """What a person sees. Plain: lines only, for logs and pipes."""
 
@@ -63,27 +68,35 @@ class Screen:
         self.console.print(text, soft_wrap=True)
 
     @contextmanager
-    def progress(self, total: int) -> Iterator[Any]:
-        """Yields `show(done, what)`."""
+    def progress(self, total: int) -> Generator[Show]:
+        """Yields what shows the number of final jobs, and in which part of the run we are."""
         if self._plain:
-            yield lambda done, what: self._line(done, total, what)
+
+            def show_line(done: int, part: str) -> None:
+                self._line(done, total, part)
+
+            yield show_line
             return
         columns = (
-            TextColumn("{task.description:<22}"),
+            TextColumn("{task.description:<16}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("jobs"),
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=self.console) as bar:
-            task = bar.add_task("processing", total=total)
-            yield lambda done, what: bar.update(task, completed=done, description=what)
+            task = bar.add_task("", total=total)
 
-    def _line(self, done: int, total: int, what: str) -> None:
+            def show_bar(done: int, part: str) -> None:
+                bar.update(task, completed=done, description=part)
+
+            yield show_bar
+
+    def _line(self, done: int, total: int, part: str) -> None:
         tenth = done * 10 // total
         if tenth != self._shown:
             self._shown = tenth
-            self.say(f"{done:>5} of {total} jobs: {what}")
+            self.say(f"{done:>5} of {total} jobs: {part}")
 
 
 async def run_jobs(items: list[Item], directory: Path, screen: Screen) -> tuple[Outcome, Scanner]:
@@ -99,7 +112,9 @@ async def run_jobs(items: list[Item], directory: Path, screen: Screen) -> tuple[
     try:
         with screen.progress(len(items)) as show:
             scanner.up(child.url)
-            done = await _watch(child, scanner, submitting, until=len(items) // 2, show=lambda n: show(n, "processing"))
+            done = await _watch(
+                child, scanner, submitting, until=len(items) // 2, show=partial(show, part="before the kill")
+            )
             unfinished = len(scanner.accepted) - done
             scanner.down()
             await child.kill()
@@ -108,7 +123,9 @@ async def run_jobs(items: list[Item], directory: Path, screen: Screen) -> tuple[
             child = await Child.start(directory)
             screen.say(f"started again as process {child.pid}, on the same files")
             scanner.up(child.url)
-            await _watch(child, scanner, submitting, until=len(items), done=done, show=lambda n: show(n, "after the kill"))
+            await _watch(
+                child, scanner, submitting, until=len(items), done=done, show=partial(show, part="after the kill")
+            )
         await submitting
         await child.stop()
     finally:
@@ -118,7 +135,13 @@ async def run_jobs(items: list[Item], directory: Path, screen: Screen) -> tuple[
 
 
 async def _watch(
-    child: Child, scanner: Scanner, submitting: asyncio.Task[None], *, until: int, done: int = 0, show: Any
+    child: Child,
+    scanner: Scanner,
+    submitting: asyncio.Task[None],
+    *,
+    until: int,
+    done: int = 0,
+    show: Callable[[int], None],
 ) -> int:
     """Follow the number of final jobs until it reaches `until`. Returns it."""
     moved_s = time.monotonic()
@@ -163,7 +186,10 @@ def show_result(screen: Screen, items: list[Item], outcome: Outcome, scanner: Sc
         ("steps recorded", f"{report.recorded_step_count}"),
         ("recorded steps re-executed", f"{report.repeated_recorded_count}"),
         ("steps cut off before they were recorded, and repeated", f"{report.repeated_unrecorded_count}"),
-        ("recovery: process start to first job done", "-" if recovery is None else f"{recovery - outcome.restarted_at_s:.2f} s"),
+        (
+            "recovery: process start to first job done",
+            "-" if recovery is None else f"{recovery - outcome.restarted_at_s:.2f} s",
+        ),
         ("all jobs, both processes", f"{outcome.elapsed_s:.1f} s"),
     ]
     for row in rows:
@@ -180,7 +206,11 @@ def prepare(directory: Path) -> None:
         DemoFailed: something else is in it; nothing was deleted.
     """
     if directory.exists():
-        strange = [path.name for path in directory.iterdir() if not path.name.startswith(_OURS)] if directory.is_dir() else ["a file"]
+        strange = (
+            [path.name for path in directory.iterdir() if not path.name.startswith(_OURS)]
+            if directory.is_dir()
+            else ["a file"]
+        )
         if strange:
             raise DemoFailed(f"{directory} holds something else than an earlier demo: {', '.join(sorted(strange)[:3])}")
         shutil.rmtree(directory)
@@ -194,13 +224,15 @@ def _say_next(screen: Screen, directory: Path) -> None:
     screen.say("next:  go on with these files, and send a scan of your own (in another terminal):")
     screen.say(f"         {python} -m apps.recon.serve --dir {directory}")
     example = os.path.relpath(DATA / "nmap" / "libnmap_fullscan.xml")
-    screen.say(f"         {python} -m apps.recon.sign {example} | \\\n           curl -X POST http://127.0.0.1:3000/v1/mesh/ingest -d @-")
+    screen.say(
+        f"         {python} -m apps.recon.sign {example} | \\\n           curl -X POST http://127.0.0.1:3000/v1/mesh/ingest -d @-"
+    )
     screen.say("         curl 'http://127.0.0.1:3000/v1/jobs?limit=3'")
     screen.say("       the code: apps/recon/workflow.py")
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m apps.recon.demo", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m apps.recon.demo", description="recon, killed and judged.")
     parser.add_argument("--jobs", type=int, default=400, help="how many scans to submit (400)")
     parser.add_argument("--seed", type=int, default=7, help="decides the generated scans and the order (7)")
     parser.add_argument("--keep-dir", type=Path, default=Path("demo-output"), help="where files go (demo-output)")
@@ -216,7 +248,9 @@ async def _demo(arguments: argparse.Namespace, screen: Screen) -> bool:
     real_count = min(len(real_items()), arguments.jobs)
     screen.say(f"{real_count} real scans of naabu, masscan and nmap (apps/recon/data, origins in its README)")
     if generated_count := arguments.jobs - real_count:
-        screen.say(f"{generated_count} generated ones in naabu's format, made up from seed {arguments.seed}, for volume")
+        screen.say(
+            f"{generated_count} generated ones in naabu's format, made up from seed {arguments.seed}, for volume"
+        )
     screen.say("each signed with Ed25519, posted, parsed by a durable workflow, merged into one graph\n")
     prepare(arguments.keep_dir)
     outcome, scanner = await run_jobs(items, arguments.keep_dir, screen)

@@ -37,7 +37,9 @@ class Child:
         command = (sys.executable, "-m", module, "--dir", str(directory), "--port", "0", "--child")
         with log.open("ab") as stderr:
             # A session of its own: Ctrl-C in the terminal reaches this process only, which then cleans up.
-            process = await create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=stderr, start_new_session=True)
+            process = await create_subprocess_exec(
+                *command, stdin=PIPE, stdout=PIPE, stderr=stderr, start_new_session=True
+            )
         assert process.stdout is not None
         try:
             line = await asyncio.wait_for(process.stdout.readline(), _START_S)
@@ -45,7 +47,9 @@ class Child:
         except (TimeoutError, ValueError) as error:
             cls(process, "", log).discard()
             last = log.read_text(errors="replace").strip().splitlines()[-3:]
-            raise DemoFailed(f"the service did not start: {' | '.join(last) or 'it said nothing'}; see {log}") from error
+            raise DemoFailed(
+                f"the service did not start: {' | '.join(last) or 'it said nothing'}; see {log}"
+            ) from error
 
     async def kill(self) -> None:
         """SIGKILL: no handler runs, nothing is flushed, no connection is closed properly."""

@@ -40,7 +40,9 @@ class Item:
 def real_items() -> list[Item]:
     """Every file under `data/`."""
     paths = sorted(path for path in DATA.glob("*/*") if path.suffix in (".json", ".jsonl", ".xml"))
-    return [Item(f"{path.parent.name}/{path.name}", text, count(text)) for path in paths for text in (path.read_text(),)]
+    return [
+        Item(f"{path.parent.name}/{path.name}", text, count(text)) for path in paths for text in (path.read_text(),)
+    ]
 
 
 def generated_items(how_many: int, seed: int) -> list[Item]:
@@ -67,7 +69,7 @@ class Scanner:
     """Submits every item once, and again whenever an answer did not come: as a real scanner would."""
 
     items: Iterable[Item]
-    accepted: dict[str, Item] = field(default_factory=lambda: dict[str, Item]())
+    accepted: dict[str, Item] = field(default_factory=dict[str, Item])
     """By job id, as answered."""
     resent_count: int = 0
     """Submissions that were repeated because the connection broke."""

@@ -24,8 +24,8 @@ _XML_OPEN = re.compile(r'<port protocol="(\w+)" portid="(\d+)">\s*<state state="
 class Tally:
     """Distinct hosts and ports. A port is (address, protocol, number), and has one edge."""
 
-    hosts: set[str] = field(default_factory=lambda: set[str]())
-    ports: set[tuple[str, str, int]] = field(default_factory=lambda: set[tuple[str, str, int]]())
+    hosts: set[str] = field(default_factory=set[str])
+    ports: set[tuple[str, str, int]] = field(default_factory=set[tuple[str, str, int]])
 
     def add(self, other: Tally) -> None:
         self.hosts |= other.hosts

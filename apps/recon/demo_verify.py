@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from apps.recon.demo_scans import Item
 from apps.recon.demo_tally import Tally
@@ -14,10 +15,11 @@ from apps.recon.model import Job, JobState
 from apps.recon.serve import ENGINE_FILE, STORE_DIRECTORY
 from apps.recon.store import LedgerLine, Store
 from apps.recon.workflow import SERVICE, create_app
-from holdfast import Engine
-from holdfast import InvocationInfo
+from holdfast import Engine, InvocationInfo
 
 _PAGE = 500
+_ENDING_S = 10
+_EPOCH, _MS = datetime.fromtimestamp(0, UTC), timedelta(milliseconds=1)
 
 
 @dataclass
@@ -36,7 +38,7 @@ class Report:
     """Steps whose work was committed, but whose result was not yet recorded when the process died: run again, rightly."""
     first_completed_at_s: float | None = None
     """When the first job after the restart became final, Unix seconds."""
-    problems: list[str] = field(default_factory=lambda: list[str]())
+    problems: list[str] = field(default_factory=list[str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,22 +125,26 @@ async def _check_graph(report: Report, store: Store, accepted: dict[str, Item]) 
         report.problems.append(f"{rows['scan_batch']} staged batches were left behind")
 
 
-async def _ended_invocations(engine: Engine) -> list[Any]:
+async def _ended_invocations(engine: Engine) -> list[InvocationInfo]:
     """Every ingest invocation. Lets one that was stopped between its last step and its output end first."""
-    for _ in range(100):
-        found: list[Any] = []
-        while True:
-            page = engine.list_invocations(service=SERVICE, limit=_PAGE, before=found[-1].id if found else None)
-            found += page
-            if len(page) < _PAGE:
-                break
-        if all(each.status == "completed" for each in found):
-            break
-        await asyncio.sleep(0.05)
-    return found
+    with suppress(TimeoutError):  # what has not ended then is reported as a problem
+        async with asyncio.timeout(_ENDING_S):
+            for each in _invocations(engine):
+                if each.status != "completed":
+                    await engine.attach(each.id)
+    return _invocations(engine)
 
 
-def _check_invocations(report: Report, invocations: list[Any], jobs: list[Job]) -> None:
+def _invocations(engine: Engine) -> list[InvocationInfo]:
+    found: list[InvocationInfo] = []
+    while True:
+        page = engine.list_invocations(service=SERVICE, limit=_PAGE, before=found[-1].id if found else None)
+        found += page
+        if len(page) < _PAGE:
+            return found
+
+
+def _check_invocations(report: Report, invocations: list[InvocationInfo], jobs: list[Job]) -> None:
     per_job = Counter(each.key for each in invocations)
     if wrong := [job.id for job in jobs if per_job[job.id] != 1]:
         report.problems.append(f"{len(wrong)} jobs have not exactly one workflow, e.g. {wrong[0]}: {per_job[wrong[0]]}")
@@ -151,7 +157,7 @@ def _check_invocations(report: Report, invocations: list[Any], jobs: list[Job]) 
             report.problems.append(f"workflow {each.id} ended with {each.completion_result}, its job with {expected}")
 
 
-def _recorded_steps(engine: Engine, invocation: Any) -> list[RecordedStep]:
+def _recorded_steps(engine: Engine, invocation: InvocationInfo) -> list[RecordedStep]:
     """The steps whose result is in the journal, by way of the command that names them."""
     entries = engine.journal(invocation.id)
     names = {entry.completion_id: entry.name for entry in entries if entry.entry_type == "Command: Run"}
@@ -174,7 +180,7 @@ def check_steps(report: Report, recorded: list[RecordedStep], ledger: list[Ledge
         report.problems.append(f"{len(recorded) - len(recorded_at_ms)} steps are in a journal twice")
     for line in ledger:
         at_ms = recorded_at_ms.get((line.job_id, line.step))
-        if at_ms is not None and int(line.began_at.timestamp() * 1000) > at_ms:
+        if at_ms is not None and (line.began_at - _EPOCH) // _MS > at_ms:
             report.repeated_recorded_count += 1
         elif line.attempt > 1:
             report.repeated_unrecorded_count += 1

@@ -35,7 +35,7 @@ class Host(msgspec.Struct):
     """The address again, in canonical spelling, or None when only a name is known."""
     name: str | None = None
     """The name that was scanned, if any. Many addresses may share one."""
-    ports: dict[tuple[str, int], Port] = msgspec.field(default_factory=lambda: dict[tuple[str, int], Port]())
+    ports: dict[tuple[str, int], Port] = msgspec.field(default_factory=dict[tuple[str, int], Port])
     """By protocol and number: scanners repeat themselves."""
 
 

@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -62,7 +62,7 @@ class _Server(uvicorn.Server):
     """Leaves signals to us: the engine and the database must close after the last request, in this order."""
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self) -> Generator[None]:
         yield
 
 
@@ -84,7 +84,7 @@ def _stop_on_eof(stop: asyncio.Event) -> None:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m apps.recon.serve", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m apps.recon.serve", description="recon in one process.")
     parser.add_argument("--dir", type=Path, default=Path("recon-data"), help="where the databases are (recon-data)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=3000, help="0 takes a free one (3000)")

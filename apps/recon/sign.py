@@ -48,7 +48,9 @@ def main() -> int:
         sys.stderr.write(f"error: {error.filename}: {error.strerror}\n")
         return 1
     except ValueError as error:
-        sys.stderr.write(f"error: {error}\nnext: name another file with --key; a new one is made if it does not exist\n")
+        sys.stderr.write(
+            f"error: {error}\nnext: name another file with --key; a new one is made if it does not exist\n"
+        )
         return 1
     if len(body) > BODY_BYTES_MAX:
         sys.stderr.write(f"error: {len(body)} bytes when signed; {BODY_BYTES_MAX} are accepted\nnext: split the scan\n")

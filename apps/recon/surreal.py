@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
-from surrealdb import AsyncSurreal
+from surrealdb import AsyncEmbeddedSurrealConnection
 
 
 class StoreError(Exception):
@@ -57,7 +57,7 @@ class Surreal:
         try:
             # Read by the engine when its first database opens. A user's own choice is respected.
             os.environ.setdefault("SURREAL_SYNC_DATA", "true")
-            connection = AsyncSurreal(f"surrealkv://{path}")
+            connection = AsyncEmbeddedSurrealConnection(f"surrealkv://{path}")
             await connection.connect()
             await connection.use(namespace, database)
         except RuntimeError as error:

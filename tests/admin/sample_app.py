@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import restate
+from restate.serde import BytesSerde
 
 log = logging.getLogger("sample")
 
@@ -33,7 +34,12 @@ async def void(ctx: restate.Context) -> None:
     return None
 
 
-@greeter.handler(accept="application/octet-stream", content_type="application/octet-stream")
+@greeter.handler(
+    accept="application/octet-stream",
+    content_type="application/octet-stream",
+    input_serde=BytesSerde(),
+    output_serde=BytesSerde(),
+)
 async def blob(ctx: restate.Context, data: bytes) -> bytes:
     return data
 

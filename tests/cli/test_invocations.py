@@ -10,7 +10,7 @@ import pytest
 
 from holdfast.admin.api import STATUSES
 from holdfast.runtime.introspect import PUBLIC_STATUSES
-from tests.cli.conftest import Serve, Served
+from tests.cli.support import Serve, Served
 
 UNKNOWN = "inv_12kpUQONmeFb0f6RCQUL06M6iQaCnI02st"
 
@@ -53,7 +53,7 @@ def test_an_empty_list_says_so(engine: Served):
 
 def test_list_refuses_an_unknown_status_before_it_asks(engine: Served):
     result = engine.cli("invocations", "list", "--status", "done")
-    assert result.returncode == 2
+    assert result.exit_code == 2
     assert "'done' is not one of 'scheduled', 'pending'" in result.stderr
 
 
@@ -113,7 +113,7 @@ def test_cancel_of_a_scheduled_one_drops_it(engine: Served):
     invocation_id = engine.send("Greeter/greet", "late", delay="1h")
     [outcome] = engine.json("invocations", "cancel", invocation_id)
     assert outcome == {"id": invocation_id, "outcome": "had not started and is gone"}
-    assert engine.cli("invocations", "show", invocation_id).returncode == 2
+    assert engine.cli("invocations", "show", invocation_id).exit_code == 2
 
 
 def test_kill_ends_at_once(engine: Served):
@@ -139,7 +139,7 @@ def test_purge_forgets(engine: Served):
     assert engine.json("invocations", "show", invocation_id)["journal"] == []
     assert engine.done("invocations", "show", invocation_id).endswith("(no journal)")
     assert engine.done("invocations", "purge", invocation_id) == f"{invocation_id} forgotten"
-    assert engine.cli("invocations", "show", invocation_id).returncode == 2
+    assert engine.cli("invocations", "show", invocation_id).exit_code == 2
 
 
 NOT_FOUND = [
@@ -152,7 +152,7 @@ NOT_FOUND = [
 def test_an_unknown_invocation_is_exit_code_2(engine: Served, operation: str):
     result = engine.cli("invocations", operation, UNKNOWN)
     assert result.stderr.splitlines() == NOT_FOUND
-    assert (result.returncode, result.stdout) == (2, "")
+    assert (result.exit_code, result.stdout) == (2, "")
 
 
 def test_a_malformed_id_is_exit_code_2(engine: Served):
@@ -160,7 +160,7 @@ def test_a_malformed_id_is_exit_code_2(engine: Served):
     assert result.stderr.splitlines() == [
         "error HF0105: The request field 'invocation_id' is invalid. Reason: unrecognized codec version"
     ]
-    assert result.returncode == 2
+    assert result.exit_code == 2
 
 
 # operation -> what it says about one that has completed, or has not
@@ -180,14 +180,14 @@ def test_a_completed_one_cannot_be_changed(engine: Served, operation: str):
         f"error HF0103: {CONFLICTS[operation].replace('{id}', invocation_id)}",
         f"  next: see its status: holdfast invocations show {invocation_id}",
     ]
-    assert result.returncode == 2
+    assert result.exit_code == 2
 
 
 def test_a_live_one_cannot_be_purged(engine: Served):
     invocation_id = engine.send("Greeter/wait", "alive")
     result = engine.cli("invocations", "purge", invocation_id)
     assert result.stderr.splitlines()[0] == f"error HF0103: The invocation '{invocation_id}' is not yet completed."
-    assert result.returncode == 2
+    assert result.exit_code == 2
 
 
 def test_a_scheduled_one_cannot_be_resumed(engine: Served):
@@ -197,13 +197,13 @@ def test_a_scheduled_one_cannot_be_resumed(engine: Served):
         f"error HF0104: The invocation '{invocation_id}' is either inboxed or scheduled, cannot be resumed.",
         f"  next: it has not started; to drop it: holdfast invocations cancel {invocation_id}",
     ]
-    assert result.returncode == 2
+    assert result.exit_code == 2
 
 
 def test_several_ids_are_all_tried(engine: Served):
     first, last = engine.send("Greeter/wait", "1"), engine.send("Greeter/wait", "2")
     result = engine.cli("invocations", "kill", first, UNKNOWN, last, "--json")
-    assert result.returncode == 2
+    assert result.exit_code == 2
     assert result.stderr.splitlines() == NOT_FOUND
     assert [(one["id"], one.get("outcome"), one.get("error")) for one in json.loads(result.stdout)] == [
         (first, "killed", None),

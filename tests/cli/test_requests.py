@@ -7,7 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Served, holdfast
+from tests.cli.support import Served, run
+
+AS_A_PROCESS: dict[str, tuple[list[str], str]] = {
+    "call": (["call", "Greeter/greet", "-"], '"Hello Ada"\n'),
+    "list": (["invocations", "list", "--key", "nobody"], "no invocations\n"),
+    "state": (["state", "get", "Counter/nobody"], "(empty)\n"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "stdout"), AS_A_PROCESS.values(), ids=AS_A_PROCESS)
+def test_the_command_as_a_process(engine: Served, arguments: list[str], stdout: str):
+    result = run(*arguments, stdin='"Ada"', **engine.settings)
+    assert (result.returncode, result.stdout, result.stderr) == (0, stdout, "")
+
+
+def test_failing_as_a_process(engine: Served):
+    result = run("call", "Greeter/refuse", '{"message": "no", "code": 400}', **engine.settings)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert run("call", "Greeter/nope", **engine.settings).returncode == 2
 
 
 def test_call_prints_the_result(engine: Served):
@@ -51,7 +69,7 @@ def test_an_idempotency_key_gives_the_same_invocation(engine: Served):
 
 def test_a_failed_invocation_is_exit_code_1(engine: Served):
     result = engine.cli("call", "Greeter/refuse", '{"message": "bad thing", "code": 418}', "--json")
-    assert result.returncode == 1
+    assert result.exit_code == 1
     outcome = json.loads(result.stdout)
     assert outcome["failure"] == {"code": 418, "message": "bad thing", "metadata": {}}
     assert result.stderr.splitlines() == [
@@ -151,13 +169,13 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
 def test_a_wrong_request_is_exit_code_2(engine: Served, arguments: list[str], lines: list[str]):
     result = engine.cli(*arguments)
     assert result.stderr.splitlines() == lines
-    assert (result.returncode, result.stdout) == (2, "")
+    assert (result.exit_code, result.stdout) == (2, "")
 
 
 @pytest.mark.parametrize("arguments", [["call", "S/h"], ["send", "S/h"], ["invocations", "list"], ["services", "list"]])
 def test_no_engine_there(arguments: list[str], free_port: int):
     url = f"http://127.0.0.1:{free_port}"
-    result = holdfast(*arguments, HOLDFAST_INGRESS_URL=url, HOLDFAST_ADMIN_URL=url)
+    result = run(*arguments, HOLDFAST_INGRESS_URL=url, HOLDFAST_ADMIN_URL=url)
     assert result.stderr.splitlines() == [
         f"error HF0303: no engine answers at {url}",
         "  next: start one: holdfast serve module:app",
@@ -167,7 +185,7 @@ def test_no_engine_there(arguments: list[str], free_port: int):
 
 def test_call_gives_up_waiting_after_a_timeout(engine: Served):
     result = engine.cli("call", "Greeter/wait", '"patience"', "--timeout", "0.5")
-    assert result.returncode == 1
+    assert result.exit_code == 1
     assert result.stderr.splitlines() == [
         "error HF0300: no result within 0.5 s; the invocation goes on",
         "  next: see how far it is: holdfast invocations list",

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.cli.conftest import COMMAND, PATIENCE_S, REPOSITORY, SAMPLE, Serve, Served, environment, holdfast, poll
+from tests.cli.support import ANY_PORTS, COMMAND, PATIENCE_S, REPOSITORY, SAMPLE, Serve, Served, environment, poll, run
 
 EMPTY_APPS = """\
 import restate
@@ -39,7 +39,7 @@ def taken_port() -> Iterator[int]:
 
 def refused(*arguments: str, cwd: Path = REPOSITORY) -> tuple[int, list[str]]:
     """Start, which must fail: exit code and what was said."""
-    result = holdfast("serve", *arguments, *ANY_PORTS, cwd=cwd)
+    result = run("serve", *arguments, *ANY_PORTS, cwd=cwd)
     assert result.stdout == ""
     return result.returncode, result.stderr.splitlines()
 
@@ -89,7 +89,7 @@ def test_an_app_that_is_no_restate_application(tmp_path: Path):
 @pytest.mark.parametrize("what", ["ingress", "admin"])
 def test_a_port_in_use(what: str, taken_port: int, tmp_path: Path):
     db = tmp_path / "engine.db"
-    result = holdfast("serve", SAMPLE, "--db", str(db), "--ingress-port", "0", "--admin-port", "0",
+    result = run("serve", SAMPLE, "--db", str(db), "--ingress-port", "0", "--admin-port", "0",
                       f"--{what}-port", str(taken_port))  # fmt: skip
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.splitlines() == [
@@ -169,11 +169,13 @@ def test_the_line_to_try_works(serve: Serve, tmp_path: Path):
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_running_handlers_finish(serve: Serve, tmp_path: Path, signal_number: int):
+def test_a_signal_lets_a_running_handler_finish_and_answers_its_caller(
+    serve: Serve, tmp_path: Path, signal_number: int
+):
     (tmp_path / "slow.py").write_text(SLOW)
     served = serve("slow:app", cwd=tmp_path)
     answers: list[httpx.Response] = []
-    caller = threading.Thread(target=lambda: answers.append(served.post("Slow/finish")))
+    caller = threading.Thread(target=lambda: answers.append(served.post("Slow/plain")))
     caller.start()
     wait_for_file(tmp_path / "started")
     served.process.send_signal(signal_number)
@@ -182,6 +184,22 @@ def test_a_signal_lets_running_handlers_finish(serve: Serve, tmp_path: Path, sig
     caller.join(PATIENCE_S)
     assert served.process.wait(PATIENCE_S) == 0
     assert [answer.json() for answer in answers] == ["finished"]
+
+
+def test_a_step_that_runs_when_the_signal_comes_is_finished_and_never_run_again(serve: Serve, tmp_path: Path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    served = serve("slow:app", cwd=tmp_path)
+    invocation_id = served.send("Slow/step")
+    wait_for_file(tmp_path / "started")
+    served.process.send_signal(signal.SIGTERM)
+    wait_until_refused(served.ingress_url)
+    (tmp_path / "go").touch()
+    assert served.process.wait(PATIENCE_S) == 0
+
+    again = serve("slow:app", db=served.db, cwd=tmp_path)
+    assert again.wait_for(invocation_id, "completed").completion_result == "success"
+    assert again.stop() == 0
+    assert (tmp_path / "started").read_text() == "once\n"
 
 
 def test_a_waiting_caller_is_told_and_the_invocation_goes_on_after_the_restart(serve: Serve):
@@ -204,7 +222,7 @@ def test_a_waiting_caller_is_told_and_the_invocation_goes_on_after_the_restart(s
 def test_a_handler_that_does_not_finish_is_left_for_the_next_start(serve: Serve, tmp_path: Path):
     (tmp_path / "slow.py").write_text(SLOW)
     served = serve("slow:app", "--drain", "0.2", cwd=tmp_path)
-    invocation_id = served.send("Slow/finish")
+    invocation_id = served.send("Slow/step")
     wait_for_file(tmp_path / "started")
     assert served.stop() == 0
 
@@ -247,14 +265,21 @@ import restate
 slow = restate.Service("Slow")
 
 
-@slow.handler()
-async def finish(ctx: restate.Context) -> str:
-    async def work() -> str:
-        Path("started").touch()
-        while not Path("go").exists():
-            await asyncio.sleep(0.01)
-        return "finished"
+async def work() -> str:
+    with Path("started").open("a") as ledger:
+        ledger.write("once\\n")
+    while not Path("go").exists():
+        await asyncio.sleep(0.01)
+    return "finished"
 
+
+@slow.handler()
+async def plain(ctx: restate.Context) -> str:
+    return await work()
+
+
+@slow.handler()
+async def step(ctx: restate.Context) -> str:
     return await ctx.run_typed("work", work)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Served
+from tests.cli.support import Served
 
 
 def test_set_get_and_clear(engine: Served):
@@ -48,7 +48,7 @@ def test_a_held_key_is_not_changed_behind_its_holders_back(engine: Served):
     holder = engine.send("Counter/held/hold")
     engine.wait_for(holder, "suspended")
     result = engine.cli("state", "set", "Counter/held", "total", "1")
-    assert result.returncode == 1
+    assert result.exit_code == 1
     assert result.stderr.splitlines() == [
         "error HF0300: Counter/held is not changed yet: a handler holds the key, or has changed it meanwhile",
         "  next: what it is now: holdfast state get Counter/held; who holds it: holdfast invocations list --key held",
@@ -101,4 +101,4 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
 def test_a_wrong_request_is_exit_code_2(engine: Served, arguments: list[str], lines: list[str]):
     result = engine.cli("state", *arguments)
     assert result.stderr.splitlines() == lines
-    assert (result.returncode, result.stdout) == (2, "")
+    assert (result.exit_code, result.stdout) == (2, "")

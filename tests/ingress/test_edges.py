@@ -134,6 +134,13 @@ async def test_a_body_that_grows_over_the_limit_is_not_read_to_its_end(engine: E
     assert engine.list_invocations() == []
 
 
+@pytest.mark.parametrize("length", ["1001", "9" * 5_000])
+async def test_an_announced_length_over_the_limit(engine: Engine, length: str) -> None:
+    ask = post("/S/echo", "x", content_length=length)
+    got = await exchange(create_ingress(engine, body_bytes_max=1_000), ask)
+    assert (got.status, got.body) == (413, b"length limit exceeded")
+
+
 async def test_half_a_body_is_no_request(engine: Engine) -> None:
     caller = Caller([request(b'"ha', more=True)])
     caller.hang_up()

@@ -113,4 +113,3 @@ async def recon(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     )
     async with running as recon:
         yield recon
-

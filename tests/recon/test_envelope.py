@@ -60,7 +60,9 @@ def test_the_raw_slice_is_what_is_verified(raw_data: bytes):
 
 
 def test_blanks_around_the_members_are_not_part_of_the_data():
-    template = b' \r\n{ "timestamp" :\t%(time)d , "data" : \n %(data)b \t , "signature":"%(sig)b","public_key":"%(key)b"} \n'
+    template = (
+        b' \r\n{ "timestamp" :\t%(time)d , "data" : \n %(data)b \t , "signature":"%(sig)b","public_key":"%(key)b"} \n'
+    )
     assert parse(sealed(b"[1,  2]", template=template)).raw_data == b"[1,  2]"
     assert opened(sealed(b"[1,  2]", template=template)).scan == "[1,  2]"
 
@@ -200,7 +202,9 @@ def test_job_ids_are_uuids_of_version_7_that_sort_by_time():
         assert UUID(job_id).int >> 80 == (NOW_S + second) * 1000
 
 
-@pytest.mark.parametrize("scan", ['{"ip":"::1","port":1}\n{"ip":"::1","port":2}\n', "<?xml ?>\n<a/>", "[ 1,\n2 ]\n", "é"])
+@pytest.mark.parametrize(
+    "scan", ['{"ip":"::1","port":1}\n{"ip":"::1","port":2}\n', "<?xml ?>\n<a/>", "[ 1,\n2 ]\n", "é"]
+)
 def test_what_a_scanner_seals_can_be_opened(scan: str):
     submission = opened(seal(scan, KEY, timestamp_s=NOW_S))
     assert submission.scan.strip() == scan.strip()

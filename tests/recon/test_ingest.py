@@ -174,8 +174,20 @@ async def test_the_largest_body_is_accepted(recon: Recon):
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=501", "limit=x", "limit=-1", "limit=", "limit=²", "offset=-1", "offset=x", "state=done"]
-    + ["order_by=state", "order_by=created_at;", "order_desc=yes"],
+    [
+        "limit=0",
+        "limit=501",
+        "limit=x",
+        "limit=-1",
+        "limit=",
+        "limit=²",
+        "offset=-1",
+        "offset=x",
+        "state=done",
+        "order_by=state",
+        "order_by=id;",
+        "order_desc=yes",
+    ],
 )
 async def test_a_wrong_parameter_is_named(recon: Recon, query: str):
     answer = await recon.http.get(f"/v1/jobs?{query}")

@@ -148,10 +148,16 @@ JSON_DIALECTS: dict[str, tuple[str, dict[str, str], int]] = {
         {"192.0.2.1": "tcp/80 tcp/81"},
         0,
     ),
-    "lines collected into an array": (json.dumps([HOST | {"port": 80}, HOST | {"port": 81}]), {"192.0.2.1": "tcp/80 tcp/81"}, 0),
+    "lines collected into an array": (
+        json.dumps([HOST | {"port": 80}, HOST | {"port": 81}]),
+        {"192.0.2.1": "tcp/80 tcp/81"},
+        0,
+    ),
     "masscan with a comma behind the last": (
-        '[\n{"ip":"192.0.2.1","timestamp":"1","ports":[{"port":80,"proto":"tcp","status":"open"}]},\n'
-        '{"ip":"192.0.2.1","timestamp":"1","ports":[{"port":81,"proto":"udp","status":"open"}]},\n]\n',
+        (
+            '[\n{"ip":"192.0.2.1","timestamp":"1","ports":[{"port":80,"proto":"tcp","status":"open"}]},\n'
+            '{"ip":"192.0.2.1","timestamp":"1","ports":[{"port":81,"proto":"udp","status":"open"}]},\n]\n'
+        ),
         {"192.0.2.1": "tcp/80 udp/81"},
         0,
     ),
@@ -216,7 +222,7 @@ def test_an_unusable_line_is_skipped_and_counted_and_the_others_stay(line: str):
 
 @pytest.mark.parametrize("text", ["", " \n\t\n", "[]", "{}", "null", "[INF] nothing found\n", "[\n]\n", "\ufeff"])
 def test_nothing_usable_is_an_error(text: str):
-    with pytest.raises(ScanRejected, match="^no valid hosts"):
+    with pytest.raises(ScanRejected, match=r"^no valid hosts"):
         parse_scan(text)
 
 
@@ -248,8 +254,16 @@ NMAP_CASES: dict[str, tuple[str, dict[str, str], int]] = {
     "closed": (nmap_host(open="closed"), {"192.0.2.1": ""}, 0),
     "perhaps open": (nmap_host(open="open|filtered"), {"192.0.2.1": ""}, 0),
     "a host that is down": (nmap_host() + nmap_host(address="192.0.2.2", state="down"), {"192.0.2.1": "tcp/80"}, 0),
-    "a hardware address only": (nmap_host() + nmap_host(address="02:00:00:00:00:01", kind="mac"), {"192.0.2.1": "tcp/80"}, 1),
-    "sctp": (nmap_host() + nmap_host(address="192.0.2.2", protocol="sctp"), {"192.0.2.1": "tcp/80", "192.0.2.2": ""}, 1),
+    "a hardware address only": (
+        nmap_host() + nmap_host(address="02:00:00:00:00:01", kind="mac"),
+        {"192.0.2.1": "tcp/80"},
+        1,
+    ),
+    "sctp": (
+        nmap_host() + nmap_host(address="192.0.2.2", protocol="sctp"),
+        {"192.0.2.1": "tcp/80", "192.0.2.2": ""},
+        1,
+    ),
     "the same host twice": (nmap_host() + nmap_host(number="81"), {"192.0.2.1": "tcp/80 tcp/81"}, 0),
 }
 
@@ -298,7 +312,7 @@ def test_a_dtd_elsewhere_is_not_fetched():
     """nmap itself has written a DOCTYPE with a web address in it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
-        address = "http://127.0.0.1:{}/nmap.dtd".format(listener.getsockname()[1])
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/nmap.dtd"
         prolog = f'<!DOCTYPE nmaprun PUBLIC "-//IDN nmap.org//DTD Nmap XML 1.04//EN" "{address}">'
         assert shown(parse_scan(nmap(nmap_host(), prolog))) == {"192.0.2.1": "tcp/80"}
         with pytest.raises(BlockingIOError):

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -244,7 +245,9 @@ async def test_a_host_known_by_name_only_and_an_ipv6_host(store: Store):
 
 async def test_a_large_scan_goes_in_by_batches(store: Store):
     hosts = {f"10.0.{n >> 8}.{n & 255}": 3 for n in range(450)} | {"10.9.9.9": 1500}
-    scan = Scan("naabu", {a: Host(a, a, None, {("tcp", n): Port("tcp", n) for n in range(1, k + 1)}) for a, k in hosts.items()})
+    scan = Scan(
+        "naabu", {a: Host(a, a, None, {("tcp", n): Port("tcp", n) for n in range(1, k + 1)}) for a, k in hosts.items()}
+    )
     assert await put(store, scan) == (451, 450 * 3 + 1500)
     assert len(await store.edges()) == scan.port_count
     await store.set_state(step(), JobState.PROCESSING)
@@ -307,6 +310,7 @@ async def test_a_second_owner_is_refused_and_told_who_the_first_is(tmp_path: Pat
     script = f"""
 import asyncio
 from pathlib import Path
+from typing import Any
 from apps.recon.store import Store
 asyncio.run(Store(Path({str(store.path)!r})).__aenter__())
 """
@@ -340,6 +344,7 @@ async def test_a_database_of_a_newer_version_is_refused_and_left_alone(tmp_path:
 WRITER = """
 import asyncio, os, sys
 from pathlib import Path
+from typing import Any
 from apps.recon.batches import cut
 from apps.recon.parsers import parse_scan
 from apps.recon.store import Step, Store
@@ -393,12 +398,16 @@ async def _job(store: Store):
     return job
 
 
-async def shown(store: Store, sql: str) -> list[object]:
+async def shown(store: Store, sql: str) -> list[Any]:
     (rows,) = await store._read(sql)
     return rows
 
 
 async def seen(store: Store) -> list[tuple[int, int]]:
     """first_seen and last_seen, Unix seconds, of every host, port and edge."""
-    rows = [row for table in ("host", "port", "HAS") for row in await shown(store, f"SELECT VALUE [first_seen, last_seen] FROM {table}")]
-    return [(int(first.timestamp()), int(last.timestamp())) for first, last in rows]  # pyright: ignore
+    rows = [
+        row
+        for table in ("host", "port", "HAS")
+        for row in await shown(store, f"SELECT VALUE [first_seen, last_seen] FROM {table}")
+    ]
+    return [(int(first.timestamp()), int(last.timestamp())) for first, last in rows]

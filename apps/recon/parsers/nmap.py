@@ -63,7 +63,7 @@ def _port(gathered: Gathered, host: Host, element: Any) -> None:
     if state is None or state.get("state") != "open":
         return
     service = element.find("service")
-    known = service.attrib if service is not None else {}
+    known: dict[str, str] = service.attrib if service is not None else {}
     port = read_port(
         element.get("portid"), element.get("protocol"), known.get("name"), known.get("product"), known.get("version")
     )

@@ -76,7 +76,9 @@ _KINDS = ("inv", "dp", "sub", "sign", "prom", "snap", "mut", "vq")
 
 def _refuse_prefix(text: str, kind: str) -> None:
     head, separator, rest = text.partition("_")
-    if not separator or not rest:
+    if not text or (separator and not rest):
+        raise MalformedId("bad length")
+    if not separator:
         raise MalformedId("bad format")
     if head not in _KINDS:
         raise MalformedId(f"unrecognized resource type: {head}")
@@ -100,12 +102,12 @@ def awakeable_parts(text: str) -> tuple[bytes, int]:
     if not text.startswith(AWAKEABLE_PREFIX):
         _refuse_prefix(text, "sign")
     payload = text[len(AWAKEABLE_PREFIX) :]
-    if len(payload) != 38:
-        raise MalformedId("bad length")
     try:
         raw = base64.b64decode(payload + "==", altchars=b"-_", validate=True)
     except ValueError:
-        raise MalformedId("bad base64") from None
+        raw = b""
+    if len(raw) != 28:
+        raise MalformedId("id doesn't match the expected type")
     return raw[:24], int.from_bytes(raw[24:], "big")
 
 

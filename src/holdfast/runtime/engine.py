@@ -56,12 +56,12 @@ _REFUSALS = {"not_found": InvocationNotFound, "conflict": InvocationConflict, "t
 class _Waiter:
     """Somebody who waits for a result."""
 
-    __slots__ = ("future", "is_workflow", "joined")
+    __slots__ = ("future", "is_stored", "is_workflow")
 
     def __init__(self, future: asyncio.Future[Completion], is_workflow: bool) -> None:
         self.future = future
         self.is_workflow = is_workflow
-        self.joined = False
+        self.is_stored = False
 
 
 class EngineRuntime:
@@ -271,11 +271,11 @@ class EngineRuntime:
         if isinstance(token, _Waiter):
             if effect.is_new:
                 return
-            token.joined = True
             if token.is_workflow:
                 failure = Failure(409, "the workflow method was already invoked")
                 _set_result(token.future, Completion(effect.invocation_id, None, failure))
             elif effect.completion is not None:
+                token.is_stored = True
                 _set_result(token.future, effect.completion)
             return
         _set_result(token, Receipt(effect.invocation_id, effect.is_new, effect.start_at_ms))
@@ -352,7 +352,7 @@ class EngineRuntime:
         """Submit and wait for the result. If the caller goes away, the invocation goes on.
 
         Returns:
-            (result, is_new); is_new is False when an existing invocation was joined.
+            (result, is_new); is_new is False when a stored result answers, instead of a handler.
         Raises:
             EngineStopped: before it was accepted, or while waiting (then it goes on at the next start).
         """
@@ -378,7 +378,7 @@ class EngineRuntime:
                 now_ms,
             )
         )
-        return await self._result(invocation_id, waiter), not waiter.joined
+        return await self._result(invocation_id, waiter), not waiter.is_stored
 
     def _wait(self, invocation_id: str, waiter: _Waiter) -> None:
         others = self._waiters.get(invocation_id)

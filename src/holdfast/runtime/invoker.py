@@ -27,6 +27,11 @@ SWEEP_S = 0.1
 PRESSED_SWEEP_S = 0.005
 """Interval of looking for idle attempts while others wait for a place."""
 
+UNWIND_S = 1.0
+
+FRAME_OVERHEAD_BYTES = 1 << 16
+"""What names, ids and headers may add to a value that is as large as a request body may be."""
+
 _JITTER = 0.3  # of the delay, as the server's
 _NEEDS_NO_COMMIT = frozenset((m.RUN, m.GET_EAGER_STATE, m.GET_EAGER_STATE_KEYS))
 
@@ -105,7 +110,7 @@ class Invoker:
             number=inv.attempt,
             invocation_id=inv.id,
             version=self._version,
-            body_bytes_max=self._config.body_bytes_max,
+            body_bytes_max=self._config.body_bytes_max + FRAME_OVERHEAD_BYTES,
             timeouts_ms=timeouts_ms,
             loop=self._loop,
         )
@@ -264,7 +269,10 @@ class Invoker:
         tasks = [attempt.task for attempt in self.attempts.values()]
         if tasks and drain_ms > 0:
             await asyncio.wait(tasks, timeout=drain_ms / 1000)
+        aborted = [attempt.task for attempt in self.attempts.values()]
         self.abort_all()
+        if aborted:  # let them unwind before the loop ends; one that swallows its cancellation is left behind
+            await asyncio.wait(aborted, timeout=UNWIND_S)
 
     def abort_all(self) -> None:
         self._stopping = True
