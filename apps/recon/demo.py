@@ -32,7 +32,7 @@ from apps.recon.demo_scans import DATA, DemoFailed, Item, Scanner, real_items, w
 from apps.recon.demo_verify import Report, verify
 from apps.recon.serve import ENGINE_FILE, STORE_DIRECTORY
 
-_POLL_S = 0.05
+_POLL_S = 0.1
 # Far longer than anything takes; a machine that is merely slow still makes progress.
 _STALLED_S = 30
 # What a demo leaves behind: the databases, their lock files and journals, the log.
@@ -233,7 +233,7 @@ def _say_next(screen: Screen, directory: Path) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m apps.recon.demo", description="recon, killed and judged.")
-    parser.add_argument("--jobs", type=int, default=400, help="how many scans to submit (400)")
+    parser.add_argument("--jobs", type=int, default=300, help="how many scans to submit (300)")
     parser.add_argument("--seed", type=int, default=7, help="decides the generated scans and the order (7)")
     parser.add_argument("--keep-dir", type=Path, default=Path("demo-output"), help="where files go (demo-output)")
     parser.add_argument("--plain", action="store_true", help="lines instead of a progress bar")

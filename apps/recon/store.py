@@ -204,11 +204,16 @@ class Store:
         tests = [f"{name} = ${name}" for name, value in (("state", state), ("scanner_key", scanner_key)) if value]
         where = f"WHERE {' AND '.join(tests)}" if tests else ""
         direction = "DESC" if descending else "ASC"
-        # Not `SELECT count() FROM job WHERE a AND b GROUP ALL`: with an index on each column SurrealDB 2.3 answers it
-        # from one index and forgets the other condition.
+        # With an index on each of two columns SurrealDB 2.3 answers the first form from one index and forgets the other
+        # condition. Otherwise it is ten times faster than the second.
+        counting = (
+            f"(SELECT count() FROM job {where} GROUP ALL)[0].count ?? 0"
+            if len(tests) < 2
+            else f"count((SELECT VALUE id FROM job {where}))"
+        )
         rows, total = await self._read(
             f"""SELECT * FROM job {where} ORDER BY {order_by} {direction}, id {direction} LIMIT $limit START $offset;
-            RETURN count((SELECT VALUE id FROM job {where}));""",
+            RETURN {counting};""",
             limit=limit,
             offset=offset,
             state=state.value if state else None,
@@ -299,9 +304,9 @@ class Store:
         return {(address, protocol, number) for address, protocol, number in rows}
 
     async def edges(self) -> set[tuple[str, str, int]]:
-        """All HAS edges, as the host's address at one end and the port's protocol and number at the other."""
-        (rows,) = await self._read("SELECT VALUE [in.address, out.protocol, out.number] FROM HAS WHERE out.host = in")
-        return {(address, protocol, number) for address, protocol, number in rows}
+        """All HAS edges that lead from a host to a port of its own: the host's address, the port's protocol and number."""
+        (rows,) = await self._read("SELECT VALUE [record::id(in), record::id(out)] FROM HAS")
+        return {(host, protocol, number) for host, (owner, protocol, number) in rows if host == owner}
 
     async def row_counts(self) -> dict[str, int]:
         """Rows per table: host, port, HAS, scan_batch."""

@@ -92,7 +92,7 @@ async def serve(
         drain_ms = engine.config.drain_ms
         servers = [
             _Server(engine.ingress, drain_ms),
-            _Server(create_admin(engine, ingress_url=serving.ingress_url), drain_ms),
+            _Server(create_admin(engine, ingress_url=f"{serving.ingress_url}/"), drain_ms),
         ]
         # Only now: the SDK puts a handler of its own in place at its first request, which was discovery.
         with _stop_on_signal(drain_ms) as stop:

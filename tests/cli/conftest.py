@@ -20,10 +20,18 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """Starts `holdfast serve` on free ports and returns when it is ready. What still runs at the end is killed."""
     with ExitStack() as stack:
 
-        def start(app: str = SAMPLE, *arguments: str, db: str | None = None, cwd: Path = REPOSITORY) -> Served:
+        def start(
+            app: str = SAMPLE,
+            *arguments: str,
+            db: str | None = None,
+            cwd: Path = REPOSITORY,
+            file_bytes_max: int | None = None,
+        ) -> Served:
             home = tmp_path_factory.mktemp("serve")
             log_path = home / "stderr.log"
             line = [*COMMAND, "serve", app, "--db", db or str(home / "engine.db"), *ANY_PORTS, "--json", *arguments]
+            if file_bytes_max is not None:
+                line = ["prlimit", f"--fsize={file_bytes_max}", *line]
             log = stack.enter_context(log_path.open("w"))
             process = stack.enter_context(
                 subprocess.Popen(

@@ -64,18 +64,18 @@ def test_show_prints_the_journal_as_a_timeline(engine: Served):
     assert lines[0] == f"{invocation_id}  Greeter/steps"
     assert re.fullmatch(r"completed: success, after [\d.]+ m?s", lines[1])
     assert re.fullmatch(r"created \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, [\d.]+ m?s ago, by ingress", lines[2])
-    journal = lines[-7:]
-    times_and_indices = [re.fullmatch(r" *\+[\d.]+ m?s +(\d)  (.*)", line) for line in journal]
-    assert [match and match[1] for match in times_and_indices] == list("0123456")
-    texts = [match[2] for match in times_and_indices if match]
-    assert texts[0] == 'Input  value="Ada"'
-    assert texts[1] == 'Run  "measure"'
-    assert {texts[2], texts[3].partition("  wake_up_time")[0], texts[4]} == {
+    assert lines[3] == ""
+    rows = [re.fullmatch(r" *\+([\d.]+ m?s) +(\d)  (.*)", line) for line in lines[4:]]
+    assert [row and row[2] for row in rows] == list("012345")
+    texts = [re.sub(r"wake_up_time=\+[\d.]+ m?s", "wake_up_time=…", row[3]) for row in rows if row]
+    assert texts == [
+        'Input  value="Ada"',
+        'Run "measure"',
         "└ Run  value=3",
-        'Sleep  "breath"',
+        'Sleep "breath"  wake_up_time=…',
         "└ Sleep",
-    }
-    assert texts[5:] == ['Output  value="Ada has 3"'] or texts[6] == 'Output  value="Ada has 3"'
+        'Output  value="Ada has 3"',
+    ]
 
 
 def test_show_json_has_the_invocation_and_its_journal(engine: Served):
@@ -91,7 +91,7 @@ def test_show_tells_what_it_waits_for(engine: Served):
     invocation_id = engine.send("Greeter/wait", "tea")
     engine.wait_for(invocation_id, "suspended")
     text = engine.done("invocations", "show", invocation_id)
-    assert text.splitlines()[1] == "suspended: waits for completion 1"
+    assert text.splitlines()[1] == 'suspended: waits for Sleep "tea" (completion 1)'
 
 
 def test_show_tells_why_it_fails_and_when_it_tries_again(engine: Served):
@@ -126,7 +126,8 @@ def test_pause_and_resume(engine: Served):
     invocation_id = engine.send("Greeter/stumble", "again")
     engine.wait_for(invocation_id, "backing-off")
     assert (
-        engine.done("invocations", "pause", invocation_id) == f"{invocation_id} will pause as soon as its attempt ends"
+        engine.done("invocations", "pause", invocation_id)
+        == f"{invocation_id} pauses, a running attempt is ended first"
     )
     engine.wait_for(invocation_id, "paused")
     assert engine.done("invocations", "resume", invocation_id) == f"{invocation_id} goes on"
@@ -135,11 +136,19 @@ def test_pause_and_resume(engine: Served):
 
 def test_purge_forgets(engine: Served):
     invocation_id = engine.call("Greeter/steps", "Ada")
-    assert engine.done("invocations", "purge", "--journal", invocation_id) == f"{invocation_id} journal forgotten"
-    assert engine.json("invocations", "show", invocation_id)["journal"] == []
-    assert engine.done("invocations", "show", invocation_id).endswith("(no journal)")
     assert engine.done("invocations", "purge", invocation_id) == f"{invocation_id} forgotten"
     assert engine.cli("invocations", "show", invocation_id).exit_code == 2
+
+
+@pytest.mark.xfail(strict=True, reason="the engine still shows the Output entry of a purged journal")
+def test_purge_of_the_journal_keeps_the_result(engine: Served):
+    invocation_id = engine.call("Greeter/steps", "Ada")
+    assert engine.done("invocations", "purge", "--journal", invocation_id) == f"{invocation_id} journal forgotten"
+    document = engine.json("invocations", "show", invocation_id)
+    assert document["invocation"]["completion_result"] == "success"
+    assert document["invocation"]["journal_size"] == 0
+    assert document["journal"] == []
+    assert engine.done("invocations", "show", invocation_id).endswith("(no journal)")
 
 
 NOT_FOUND = [
@@ -163,7 +172,9 @@ def test_a_malformed_id_is_exit_code_2(engine: Served):
     assert result.exit_code == 2
 
 
-# operation -> what it says about one that has completed, or has not
+_WORDING = pytest.mark.xfail(strict=True, reason="the engine words this refusal unlike Restate")
+
+# operation -> what Restate 1.7.12 says about one that has completed
 CONFLICTS = {
     "cancel": "The invocation '{id}' was already completed.",
     "kill": "The invocation '{id}' was already completed.",
@@ -172,7 +183,9 @@ CONFLICTS = {
 }
 
 
-@pytest.mark.parametrize("operation", CONFLICTS)
+@pytest.mark.parametrize(
+    "operation", ["cancel", "kill", pytest.param("pause", marks=_WORDING), pytest.param("resume", marks=_WORDING)]
+)
 def test_a_completed_one_cannot_be_changed(engine: Served, operation: str):
     invocation_id = engine.call("Greeter/greet", "Ada")
     result = engine.cli("invocations", operation, invocation_id)
@@ -190,12 +203,13 @@ def test_a_live_one_cannot_be_purged(engine: Served):
     assert result.exit_code == 2
 
 
+@_WORDING
 def test_a_scheduled_one_cannot_be_resumed(engine: Served):
     invocation_id = engine.send("Greeter/greet", "soon", delay="1h")
     result = engine.cli("invocations", "resume", invocation_id)
     assert result.stderr.splitlines() == [
         f"error HF0104: The invocation '{invocation_id}' is either inboxed or scheduled, cannot be resumed.",
-        f"  next: it has not started; to drop it: holdfast invocations cancel {invocation_id}",
+        f"  next: to drop it before it starts: holdfast invocations cancel {invocation_id}",
     ]
     assert result.exit_code == 2
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -229,6 +230,51 @@ def test_a_handler_that_does_not_finish_is_left_for_the_next_start(serve: Serve,
     (tmp_path / "go").touch()
     again = serve("slow:app", db=served.db, cwd=tmp_path)
     assert again.wait_for(invocation_id, "completed").completion_result == "success"
+    assert again.stop() == 0
+
+
+def test_a_later_second_signal_ends_it_at_once(serve: Serve, tmp_path: Path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    served = serve("slow:app", "--drain", "3600", cwd=tmp_path)
+    invocation_id = served.send("Slow/step")
+    wait_for_file(tmp_path / "started")
+
+    def signal_again() -> bool:
+        served.process.send_signal(signal.SIGTERM)
+        return served.process.poll() is not None
+
+    poll(signal_again, "it goes on draining")
+    assert served.process.returncode == 128 + signal.SIGTERM
+
+    (tmp_path / "go").touch()
+    again = serve("slow:app", db=served.db, cwd=tmp_path)
+    assert again.wait_for(invocation_id, "completed").completion_result == "success"
+    assert again.stop() == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file sizes")
+def test_a_full_disk_ends_it_with_one_clear_line(serve: Serve):
+    served = serve(file_bytes_max=2_000_000)
+    answers: list[httpx.Response] = []
+
+    def fill() -> bool:
+        try:
+            answers.append(served.post("Greeter/greet", "x" * 100_000))
+        except httpx.TransportError:
+            return True
+        return answers[-1].status_code != 200
+
+    poll(fill, "two megabytes are never full")
+    assert served.process.wait(PATIENCE_S) == 1
+    lines = served.logs().splitlines()
+    assert "Traceback" not in served.logs()
+    [index] = [index for index, line in enumerate(lines) if line.startswith("error HF0304: ")]
+    assert lines[index + 1].startswith("  next: ")
+
+    again = serve(db=served.db)
+    accepted = [answer for answer in answers if answer.status_code == 200]
+    for answer in accepted:
+        assert again.admin.invocation(answer.headers["x-restate-id"]).completion_result == "success"
     assert again.stop() == 0
 
 

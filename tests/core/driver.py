@@ -199,6 +199,7 @@ class World:
         return ev.Submitted(
             self.token() if token is None else token,
             ids.invocation_text(raw),
+            raw,
             is_unique,
             handler,
             key,
@@ -297,8 +298,7 @@ class World:
         """Let time pass; every timer that is due fires, earliest first, in one batch."""
         self.now_ms += delay_ms
         due = self.tables.due_timers(self.now_ms, 1000)
-        if due:
-            self.batch(*[ev.TimerFired(*timer, self.now_ms) for timer in due])
+        self.batch(*[ev.TimerFired(*timer, self.now_ms) for timer in due])
 
     # ---- what is stored ------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,6 +126,7 @@ class Host:
     up: asyncio.Event = field(default_factory=asyncio.Event)
     down: asyncio.Event = field(default_factory=asyncio.Event)
     exit_codes: list[int] = field(default_factory=list[int])
+    _started: asyncio.Event = field(default_factory=asyncio.Event)
     _factory: asyncio.subprocess.Process | None = None
     _reader: asyncio.Task[None] | None = None
     _log: IO[bytes] | None = None
@@ -165,6 +165,7 @@ class Host:
             message = json.loads(line)
             if "started" in message:
                 self.pid = message["started"]
+                self._started.set()
             elif "ready" in message:
                 self.up.set()
             elif "ended" in message:
@@ -178,6 +179,7 @@ class Host:
         assert self.down.is_set(), "one at a time"
         assert self._factory is not None and self._factory.stdin is not None
         self.down.clear()
+        self._started.clear()
         command = {
             "db": str(self.db),
             "ledger": str(self.home / "ledger.jsonl"),
@@ -201,6 +203,7 @@ class Host:
 
     async def kill(self, signal_number: int = signal.SIGKILL) -> int:
         """Send a signal and wait for the end; the exit code."""
+        await asyncio.wait_for(self._started.wait(), START_S)
         if self.pid is not None:
             with contextlib.suppress(ProcessLookupError):  # it was quicker
                 os.kill(self.pid, signal_number)
@@ -256,17 +259,16 @@ class Host:
 
 
 @contextlib.asynccontextmanager
-async def hosting(*, fsync: bool = True, **config: Any) -> AsyncIterator[Host]:
-    """A host on a new directory. The engine is not started yet."""
+async def hosting(home: Path, *, fsync: bool = True, **config: Any) -> AsyncIterator[Host]:
+    """A host that keeps its files in `home`. The engine is not started yet."""
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
-    with tempfile.TemporaryDirectory(prefix="holdfast-crash-") as home:
-        async with httpx.AsyncClient(timeout=120, limits=limits) as client:
-            host = Host(Path(home), client, config, fsync)
-            try:
-                await host.open()
-                yield host
-            finally:
-                await host.close()
+    async with httpx.AsyncClient(timeout=120, limits=limits) as client:
+        host = Host(home, client, config, fsync)
+        try:
+            await host.open()
+            yield host
+        finally:
+            await host.close()
 
 
 if __name__ == "__main__":

@@ -206,6 +206,8 @@ def test_job_ids_are_uuids_of_version_7_that_sort_by_time():
     "scan", ['{"ip":"::1","port":1}\n{"ip":"::1","port":2}\n', "<?xml ?>\n<a/>", "[ 1,\n2 ]\n", "é"]
 )
 def test_what_a_scanner_seals_can_be_opened(scan: str):
-    submission = opened(seal(scan, KEY, timestamp_s=NOW_S))
-    assert submission.scan.strip() == scan.strip()
+    body = seal(scan, KEY, timestamp_s=NOW_S)
+    assert b"\n" not in body, "curl -d @file would drop it"
+    submission = opened(body)
+    assert submission.scan in (scan, "[ 1,2 ]")
     assert submission.scanner_key == base64.b64encode(KEY.verify_key.encode()).decode()

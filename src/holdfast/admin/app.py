@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, Router
 
 from holdfast.admin.api import API_VERSIONS, ERROR_CODE_HEADER, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX
 from holdfast.admin.render import encoded_bytes, handler_metadata, service_metadata, state_values, timestamp
@@ -44,10 +44,11 @@ def create_admin(engine: EngineRuntime, *, ingress_url: str | None = None) -> St
         engine: A started engine; before and after, requests are answered 503.
         ingress_url: Where the ingress of the same engine can be reached; told to clients by `GET /version`.
     """
-    routes = _routes(Admin(engine, ingress_url))
-    versioned = [Mount(f"/v{number}", routes=routes) for number in API_VERSIONS]
+    # A path with a slash too many is another path, as for Restate; by default Starlette would redirect.
+    api = Router(_routes(Admin(engine, ingress_url)), redirect_slashes=False)
+    versioned = [Mount(f"/v{number}", app=api) for number in API_VERSIONS]
     return Starlette(
-        routes=[*routes, *versioned, Route("/v1/{rest:path}", _version_too_old)],
+        routes=[*versioned, Route("/v1/{rest:path}", _version_too_old), Mount("/", app=api)],
         middleware=_middleware(),
         exception_handlers={HoldfastError: _holdfast_error, HTTPException: _framework_error},
     )
@@ -240,7 +241,10 @@ class Admin:
         operations = {"cancel": self._engine.cancel, "kill": self._engine.kill, "purge": self._engine.purge}
         operation = operations.get(mode[:1].lower() + mode[1:])
         if operation is None:
-            raise HTTPException(400, f"mode: unknown variant `{mode}`, expected one of `cancel`, `kill`, `purge`")
+            known = "`Cancel`, `cancel`, `Kill`, `kill`, `Purge`, `purge`"
+            raise HTTPException(
+                400, f"Failed to deserialize query string: mode: unknown variant `{mode}`, expected one of {known}"
+            )
         try:
             await operation(request.path_params["invocation_id"])
         except (InvocationNotFound, InvocationConflict):

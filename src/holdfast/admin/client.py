@@ -219,6 +219,8 @@ def _error_types() -> dict[str, type[HoldfastError]]:
 
 
 def _invocation(invocation_id: str, rest: str = "") -> str:
+    if not invocation_id or "/" in invocation_id:  # it would be another path, escaped or not
+        raise InvalidRequest(f"{invocation_id!r} is no invocation id", hint="ids look like inv_1…")
     return f"/invocations/{_part(invocation_id)}{rest}"
 
 

@@ -67,9 +67,6 @@ def serve(
 
     In Python: holdfast.server.serve.
     """
-    if log_format == "json":
-        # The SDK's core writes lines of its own, which are no JSON; what it tells, the engine logs as well.
-        os.environ.setdefault("RESTATE_CORE_LOG", "off")
     from holdfast import logs
 
     logs.configure(log_format, log_level)

@@ -48,6 +48,8 @@ TIMERS_PER_TURN = 512
 LONGEST_NAP_S = 60.0
 """Timers are looked at this often at least, so that a changed wall clock is noticed."""
 EXPIRED_PER_TURN = 1000
+CLEANING_PAUSE_S = 0.05
+"""Between two turns of cleaning."""
 
 
 _REFUSALS = {"not_found": InvocationNotFound, "conflict": InvocationConflict, "too_early": InvocationTooEarly}
@@ -310,33 +312,26 @@ class EngineRuntime:
             self._arm(next_ms)
 
     def _fire(self) -> None:
-        if not self._processor.can_read:  # a commit is under way in its thread
-            self._timer = self._processor.call_later(0.001, self._fire)
-            return
+        self._processor.when_readable(self._fire_due)
+
+    def _fire_due(self) -> None:
         now_ms = self._clock.now_ms()
         for due_ms, seq, completion_id in self._tables.due_timers(now_ms, TIMERS_PER_TURN):
             self._processor.post(ev.TimerFired(due_ms, seq, completion_id, now_ms))
         self._processor.drain()
-        if self._state != "running":
-            return
-        if self._processor.can_read:
-            self._rearm()
-        else:
-            self._timer_due_ms = now_ms
-            self._timer = self._processor.call_later(0.001, self._fire)
+        # Behind the commit, so that what has fired is not found again.
+        self._processor.when_readable(self._rearm)
 
     def _clean(self) -> None:
+        self._processor.when_readable(self._clean_some)
+
+    def _clean_some(self) -> None:
         """Forget results whose retention is over, some rows at a time so that nobody waits for it."""
-        delay_s = self.config.cleanup_interval_ms / 1000
-        if self._processor.can_read:
-            now_ms = self._clock.now_ms()
-            self._cleaned_seq, expired = self._tables.expired(now_ms, self._cleaned_seq, EXPIRED_PER_TURN)
-            for invocation_id, journal_only in expired:
-                self._processor.post(ev.PurgeRequested(None, invocation_id, journal_only, now_ms))
-            if self._cleaned_seq:
-                delay_s = 0.05
-        else:
-            delay_s = 0.05
+        now_ms = self._clock.now_ms()
+        self._cleaned_seq, expired = self._tables.expired(now_ms, self._cleaned_seq, EXPIRED_PER_TURN)
+        for invocation_id, journal_only in expired:
+            self._processor.post(ev.PurgeRequested(None, invocation_id, journal_only, now_ms))
+        delay_s = CLEANING_PAUSE_S if self._cleaned_seq else self.config.cleanup_interval_ms / 1000
         self._cleaner = self._processor.call_later(delay_s, self._clean)
 
     # ---- callers ---------------------------------------------------------------------------------------------------------

@@ -24,8 +24,14 @@ from holdfast.store.sqlite import SqliteTables
 log = logging.getLogger("holdfast.invoker")
 
 SWEEP_S = 0.1
+"""Interval of looking for idle attempts."""
 PRESSED_SWEEP_S = 0.005
-"""Interval of looking for idle attempts while others wait for a place."""
+"""The same while others wait for a place: then an idle attempt is suspended at once."""
+
+CROWD = 256
+CROWDED_SWEEP_S, CROWDED_PATIENCE_S = 0.02, 0.05
+"""From this many attempts on, an idle one is suspended soon: each holds about 30 KB, and a burst of sleepers would hold
+all places until `suspend_after_ms` is over."""
 
 UNWIND_S = 1.0
 
@@ -84,6 +90,9 @@ class Invoker:
 
     def fill(self) -> None:
         """Start waiting invocations while there are places."""
+        self.processor.when_readable(self._fill)
+
+    def _fill(self) -> None:
         while self._ready and len(self.attempts) < self._config.attempts_max and not self._stopping:
             inv = self.processor.machine.get(self._ready.popleft())
             if inv is not None:
@@ -120,6 +129,8 @@ class Invoker:
             attempt.close()
         if self._sweeping is None:
             self._sweep_soon(SWEEP_S)
+        elif len(self.attempts) == CROWD:
+            self._sweep_soon(CROWDED_SWEEP_S)
 
     def _scope(self, inv: Invocation) -> dict[str, Any]:
         place = (inv.service, inv.handler)
@@ -237,8 +248,11 @@ class Invoker:
     def _sweep(self) -> None:
         self._sweeping = None
         now_s = self._loop.time()
-        pressed = bool(self._ready)
-        patience_s = 0.0 if pressed else self._config.suspend_after_ms / 1000
+        interval_s, patience_s = SWEEP_S, self._config.suspend_after_ms / 1000
+        if self._ready:
+            interval_s, patience_s = PRESSED_SWEEP_S, 0.0
+        elif len(self.attempts) >= CROWD:
+            interval_s, patience_s = CROWDED_SWEEP_S, min(patience_s, CROWDED_PATIENCE_S)
         for attempt in list(self.attempts.values()):
             idle_s = now_s - attempt.active_at_s
             inactivity_ms, abort_ms = attempt.timeouts_ms
@@ -251,7 +265,7 @@ class Invoker:
             elif attempt.version >= 7 and not attempt.probed and idle_s >= patience_s:
                 attempt.probe()
         if self.attempts or self._ready:
-            self._sweep_soon(PRESSED_SWEEP_S if pressed else SWEEP_S)
+            self._sweep_soon(interval_s)
 
     def _time_out(self, attempt: Attempt, abort_ms: int) -> None:
         text = f"the invocation stream was closed after the 'abort timeout' ({abort_ms} ms) fired. [RT0001]"

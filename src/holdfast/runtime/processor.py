@@ -59,6 +59,7 @@ class Processor:
         self._commit_s = 0.0
         self._in_memory = in_memory
         self._thread: ThreadPoolExecutor | None = None
+        self._readers: list[Callable[[], None]] = []
         self._idle: list[asyncio.Future[None]] = []
         self._loop = asyncio.get_running_loop()
         # Work is done in the engine's own context, not in that of the handler whose frame came first: its variables
@@ -91,10 +92,15 @@ class Processor:
     def call_later(self, delay_s: float, callback: Callable[..., None], *args: Any) -> asyncio.TimerHandle:
         return self._loop.call_later(delay_s, callback, *args, context=self._context)
 
-    @property
-    def can_read(self) -> bool:
-        """The connection is not busy with a commit in the other thread."""
-        return not self._committing
+    def when_readable(self, callback: Callable[[], None]) -> None:
+        """Run `callback` now, or as soon as the connection is not busy with a commit in the other thread.
+
+        Whatever uses the tables outside of an event goes through here.
+        """
+        if self._committing:
+            self._readers.append(callback)
+        elif self.failure is None:
+            callback()
 
     def drain(self) -> None:
         """Apply and commit everything that has arrived, then perform the effects."""
@@ -148,6 +154,9 @@ class Processor:
                 return
             self._commit_s += 0.1 * (time.perf_counter() - started - self._commit_s)
             self._perform_all(effects)
+            readers, self._readers = self._readers, []
+            for callback in readers:
+                callback()
             if self._inbox:
                 self._schedule()
 
@@ -176,12 +185,11 @@ class Processor:
 
     async def settled(self) -> None:
         """Wait until everything posted so far is committed and performed."""
-        if not self._inbox and not self._committing:
-            return
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._idle.append(waiter)
-        self._schedule()
-        await waiter
+        while (self._inbox or self._committing) and self.failure is None:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._idle.append(waiter)
+            self._schedule()
+            await waiter
 
     def _settle(self) -> None:
         if self._idle:

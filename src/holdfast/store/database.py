@@ -24,6 +24,10 @@ CHECKPOINT_PAGES = 4000
 """Write-ahead log size that starts a checkpoint: 16 MiB, so that its fsync is paid for by thousands of commits."""
 
 
+CACHE_KIB = 8 * 1024
+"""SQLite's page cache. What the hot path touches fits; the operating system caches the rest of the file."""
+
+
 class Owner:
     """The right to write one database file, held by an operating-system lock that dies with the process."""
 
@@ -103,7 +107,7 @@ def connect(path: Path | None, *, fsync: bool) -> apsw.Connection:
     connection.pragma("fullfsync", True)  # macOS: fsync alone leaves data in the drive's cache
     connection.pragma("checkpoint_fullfsync", True)
     connection.pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
-    connection.pragma("cache_size", -64 * 1024)
+    connection.pragma("cache_size", -CACHE_KIB)
     connection.pragma("temp_store", "memory")
     connection.pragma("foreign_keys", False)
     _migrate(connection)
