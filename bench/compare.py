@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine, servers
+from bench.aims import aims_of_comparison, aims_text
 from bench.contestants import CONTESTANTS, Cell, Contestant
 from bench.load import Sample
-from bench.report import aims_of_comparison, aims_text, notes_text, ratios_text, summarized, table_text
+from bench.report import notes_text, ratios_text, summarized, table_text
 
 Samples = dict[str, dict[Cell, list[Sample]]]
 

@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine, servers
+from bench.aims import aim, aims_text, information
 from bench.compare import data_home, write_report
 from bench.contestants import CONTESTANTS
 from bench.http_load import send_all
-from bench.report import aim, aims_text
 
 Aim = dict[str, Any]
 
@@ -111,15 +111,8 @@ def measure_start(directory: Path, sizes: Sizes) -> list[Aim]:
         started = time.perf_counter()
         with servers.restate(other) as ingress:
             _wait_until(partial(_is_answered, ingress))
-            aims.append(
-                aim(
-                    "  the same of Restate, with granian and registration",
-                    time.perf_counter() - started,
-                    None,
-                    None,
-                    "s",
-                )
-            )
+            seconds = time.perf_counter() - started
+        aims.append(information("  the same of Restate, with granian and registration", seconds, "s"))
     return aims
 
 
@@ -149,9 +142,9 @@ def measure_sleeping(directory: Path, sizes: Sizes) -> list[Aim]:
     scale = SLEEPERS_OF_AIM / sizes.sleepers
     return [
         aim(f"memory added by {sizes.sleepers:,} sleepers, per 100,000", (after - before) * scale, "<", 30.0, "MiB"),
-        aim("  resident before", before, None, None, "MiB"),
-        aim("  resident after", after, None, None, "MiB"),
-        aim("  sends accepted and suspended per second", sizes.sleepers / seconds, None, None, "/s"),
+        information("  resident before", before, "MiB"),
+        information("  resident after", after, "MiB"),
+        information("  sends accepted and suspended per second", sizes.sleepers / seconds, "/s"),
     ]
 
 
@@ -191,7 +184,7 @@ def measure_disk(directory: Path, sizes: Sizes) -> list[Aim]:
     each = (sizes_bytes[1] - sizes_bytes[0]) / sizes.workflows
     return [
         aim(f"disk per finished five-step workflow, over {sizes.workflows:,}", each / 1000, "<", 3.0, "KB"),
-        aim("  file without any", sizes_bytes[0] / 1000, None, None, "KB"),
+        information("  file without any", sizes_bytes[0] / 1000, "KB"),
     ]
 
 
@@ -239,7 +232,7 @@ def measure_recovery(directory: Path, sizes: Sizes) -> list[Aim]:
         raise RuntimeError("after SIGKILL, not every accepted invocation finished with its own result")
     return [
         aim(f"SIGKILL with {sizes.in_flight:,} in flight: start to first progress", progress_s, "<", 1.0, "s"),
-        aim("  start to all of them finished", finished_s, None, None, "s"),
+        information("  start to all of them finished", finished_s, "s"),
     ]
 
 

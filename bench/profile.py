@@ -25,12 +25,15 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
-from bench.load import Sample, drive_async
+from bench import servers
+from bench.load import Sample, drive_async, wrk
 
 INTERVAL_S = 0.001
+CONTESTANTS = ("holdfast-inproc", "holdfast", "ceiling", "ceiling-v6")
 
 
 class Sampler:
@@ -108,9 +111,35 @@ def _layer(frame: FrameType) -> str:
     return parts[0]
 
 
+async def _run_http(options: argparse.Namespace, directory: Path, around: Any) -> tuple[Sample, float]:
+    """What `holdfast serve` runs, in this process, under wrk, which is not part of the profile."""
+    from bench.app import app
+    from holdfast.server import serve
+
+    ingress, admin = servers.free_ports(2)
+    ready = asyncio.Event()
+    database = directory / "holdfast.db"
+    serving = asyncio.create_task(
+        serve(app, db=database, ingress_port=ingress, admin_port=admin, on_ready=lambda _: ready.set())
+    )
+    await ready.wait()
+    load = partial(asyncio.to_thread, wrk, f"http://127.0.0.1:{ingress}", options.workload, options.concurrency)
+    try:
+        await load(1, run_id="warm")
+        cpu_s = time.process_time()
+        with around:
+            sample = await load(options.seconds, run_id="measured")
+        return sample, time.process_time() - cpu_s
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
 async def _run(options: argparse.Namespace, directory: Path, around: Any) -> tuple[Sample, float]:
     from bench.inprocess import contestant
 
+    if options.contestant == "holdfast":
+        return await _run_http(options, directory, around)
     async with contestant(options.contestant, directory) as calls:
         work: Callable[[], Awaitable[Any]] = calls[options.workload]
         await drive_async(work, options.concurrency, 1.0)
@@ -123,7 +152,7 @@ async def _run(options: argparse.Namespace, directory: Path, around: Any) -> tup
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.profile")
     parser.add_argument("workload", nargs="?", default="steps", choices=["empty", "steps", "sync-steps", "counter"])
-    parser.add_argument("--contestant", default="holdfast-inproc", choices=["holdfast-inproc", "ceiling", "ceiling-v6"])
+    parser.add_argument("--contestant", default="holdfast-inproc", choices=CONTESTANTS)
     parser.add_argument("--concurrency", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--top", type=int, default=25)

@@ -1,12 +1,10 @@
-"""From samples to medians, tables, ratios and aims. Pure: no clock, no processes."""
+"""From samples to medians, tables and ratios. Pure: no clock, no processes."""
 
 from __future__ import annotations
 
-import operator
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bench.load import Sample
 
@@ -84,7 +82,7 @@ def table_text(figures: Figures) -> str:
         remarks.append(f"{left_out} runs left out: others used more than {OTHERS_MAX:.0%} of the machine meanwhile")
     if doubtful:
         remarks.append(f"{doubtful} figures marked ?: no round was calm. Measure again on an idle machine")
-    return "\n\n".join([_aligned(rate_rows), *remarks, _aligned(latency_rows)])
+    return "\n\n".join([aligned(rate_rows), *remarks, aligned(latency_rows)])
 
 
 def _rate(figure: Figure | None) -> str:
@@ -117,91 +115,45 @@ def ratios_text(figures: Figures) -> str:
     rows = [["ratio of calls per second", *(f"{one} / {other}" for one, other in pairs)]]
     for cell, title in ROWS:
         rows.append([title, *(_ratio_cell(figures, one, other, cell) for one, other in pairs)])
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _ratio_cell(figures: Figures, one: str, other: str, cell: Cell) -> str:
-    ratio = _ratio(figures, one, other, cell)
-    return "-" if ratio is None else f"{ratio:.2f}×"
+    found = ratio(figures, one, other, cell)
+    return "-" if found is None else f"{found.value:.2f}×{' ?' if found.is_doubtful else ''}"
 
 
-def _ratio(figures: Figures, one: str, other: str, cell: Cell) -> float | None:
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A quotient of two figures. Doubtful if one of them is."""
+
+    value: float
+    is_doubtful: bool
+
+
+def ratio(figures: Figures, one: str, other: str, cell: Cell) -> Ratio | None:
+    """Calls per second of `one` over those of `other`; None if one was not measured, or had errors."""
     above, below = figures.get(one, {}).get(cell), figures.get(other, {}).get(cell)
-    if above is None or below is None or above.errors or below.errors or not below.median:
+    if above is None or below is None or above.errors or below.errors:
         return None
-    return above.median / below.median
+    return Ratio(above.median / below.median, above.is_doubtful or below.is_doubtful)
 
 
-def _step_time_ratio(figures: Figures, other: str, *, marginal: bool) -> float | None:
-    """Time per step, one workflow at a time, holdfast over `other`. `marginal`: without what an empty call costs."""
+def step_time_ratio(figures: Figures, one: str, other: str, *, marginal: bool) -> Ratio | None:
+    """Time per step, one workflow at a time, `one` over `other`; None as in `ratio`.
+
+    Args:
+        marginal: what a step adds to an empty call, instead of a fifth of the five-step workflow.
+    """
     times: list[float] = []
-    for name in ("holdfast", other):
+    is_doubtful = False
+    for name in (one, other):
         steps, empty = figures.get(name, {}).get(("steps", 1)), figures.get(name, {}).get(("empty", 1))
         if steps is None or empty is None or steps.errors or empty.errors:
             return None
         times.append((1 / steps.median - (1 / empty.median if marginal else 0)) / STEPS)
-    return times[0] / times[1]
-
-
-def aims_of_comparison(figures: Figures) -> list[dict[str, Any]]:
-    """Every speed aim with its figure; `met` is None where something was not measured."""
-    empty, steps = ("empty", 50), ("steps", 50)
-    return [
-        aim("empty at 50, times Restate", _ratio(figures, "holdfast", "restate", empty), ">=", 4.0),
-        aim("steps at 50, times Restate", _ratio(figures, "holdfast", "restate", steps), ">=", 2.5),
-        aim("steps at 50, times DBOS", _ratio(figures, "holdfast", "dbos", steps), ">=", 25.0),
-        aim("time per step at 1, share of Restate's", _step_time_ratio(figures, "restate", marginal=False), "<=", 0.4),
-        aim(
-            "empty at 50 in process, share of ceiling", _ratio(figures, "holdfast-inproc", "ceiling", empty), ">=", 0.7
-        ),
-        aim(
-            "steps at 50 in process, share of ceiling", _ratio(figures, "holdfast-inproc", "ceiling", steps), ">=", 0.7
-        ),
-        # Not aims of ours, but what a fair reader asks next: the other side at its best setting.
-        aim(
-            "empty at 50, times Restate with one partition",
-            _ratio(figures, "holdfast", "restate-1p", empty),
-            None,
-            None,
-        ),
-        aim(
-            "steps at 50, times Restate with one partition",
-            _ratio(figures, "holdfast", "restate-1p", steps),
-            None,
-            None,
-        ),
-        aim("steps at 50, times DBOS with write-ahead log", _ratio(figures, "holdfast", "dbos-wal", steps), None, None),
-        aim(
-            "time per step at 1 beyond an empty call, share of Restate's",
-            _step_time_ratio(figures, "restate", marginal=True),
-            None,
-            None,
-        ),
-    ]
-
-
-_COMPARE = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
-
-
-def aim(
-    name: str, figure: float | None, comparison: str | None, target: float | None, unit: str = ""
-) -> dict[str, Any]:
-    """One aim; without a target it is only information."""
-    met = None if figure is None or comparison is None or target is None else _COMPARE[comparison](figure, target)
-    return {"aim": name, "figure": figure, "comparison": comparison, "target": target, "unit": unit, "met": met}
-
-
-def aims_text(aims: Sequence[Mapping[str, Any]]) -> str:
-    """One line per aim: name, figure, target, verdict."""
-    rows = [["aim", "measured", "wanted", ""]]
-    for one in aims:
-        figure = "not measured" if one["figure"] is None else f"{one['figure']:,.3g} {one['unit']}".strip()
-        if one["target"] is None:
-            rows.append([one["aim"], figure, "-", "for information"])
-            continue
-        verdict = {True: "met", False: "NOT MET", None: "unknown"}[one["met"]]
-        rows.append([one["aim"], figure, f"{one['comparison']} {one['target']:g} {one['unit']}".strip(), verdict])
-    return _aligned(rows)
+        is_doubtful |= steps.is_doubtful or (marginal and empty.is_doubtful)
+    return Ratio(times[0] / times[1], is_doubtful)
 
 
 def notes_text(durability: Mapping[str, str]) -> str:
@@ -210,7 +162,8 @@ def notes_text(durability: Mapping[str, str]) -> str:
     return "\n".join(["durability", *(f"  {name.ljust(width)}  {text}" for name, text in durability.items())])
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Text columns: the first to the left, the others to the right, the first row underlined."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(

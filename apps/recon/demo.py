@@ -26,11 +26,14 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from apps.recon.demo_child import Child
-from apps.recon.demo_scans import DATA, DemoFailed, Item, Scanner, real_items, workload
+from apps.recon.demo_scans import DemoFailed, Item, Scanner, real_items, workload
 from apps.recon.demo_verify import Report, verify
 from apps.recon.serve import ENGINE_FILE, STORE_DIRECTORY
+from apps.recon.surreal import StoreError
+from holdfast import HoldfastError
 
 _POLL_S = 0.1
 # Far longer than anything takes; a machine that is merely slow still makes progress.
@@ -64,8 +67,9 @@ class Screen:
         self._plain = plain or not self.console.is_terminal
         self._shown = -1
 
-    def say(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True)
+    def say(self, text: str, *, label: str = "", style: str = "bold red") -> None:
+        """One line, its label in colour. No markup in it: what others wrote may hold brackets."""
+        self.console.print(Text.assemble((label, style), text), soft_wrap=True)
 
     @contextmanager
     def progress(self, total: int) -> Generator[Show]:
@@ -118,7 +122,7 @@ async def run_jobs(items: list[Item], directory: Path, screen: Screen) -> tuple[
             unfinished = len(scanner.accepted) - done
             scanner.down()
             await child.kill()
-            screen.say(f"[bold red]kill -9[/] of process {child.pid}: {done} jobs done, {unfinished} in the middle")
+            screen.say(label="kill -9", text=f" of process {child.pid}: {done} jobs done, {unfinished} in the middle")
             restarted_at_s = time.time()
             child = await Child.start(directory)
             screen.say(f"started again as process {child.pid}, on the same files")
@@ -196,7 +200,7 @@ def show_result(screen: Screen, items: list[Item], outcome: Outcome, scanner: Sc
         table.add_row(*row)
     screen.console.print(table)
     for problem in report.problems[:10]:
-        screen.say(f"[bold red]wrong:[/] {problem}")
+        screen.say(f" {problem}", label="wrong:")
 
 
 def prepare(directory: Path) -> None:
@@ -219,16 +223,26 @@ def prepare(directory: Path) -> None:
 
 def _say_next(screen: Screen, directory: Path) -> None:
     python = os.path.relpath(sys.executable) if sys.prefix.startswith(str(Path.cwd())) else sys.executable
-    screen.say(f"\nfiles: {directory / ENGINE_FILE} (the engine's journal, SQLite)")
-    screen.say(f"       {directory / STORE_DIRECTORY}/ (hosts, ports, jobs: SurrealDB)")
-    screen.say("next:  go on with these files, and send a scan of your own (in another terminal):")
-    screen.say(f"         {python} -m apps.recon.serve --dir {directory}")
-    example = os.path.relpath(DATA / "nmap" / "libnmap_fullscan.xml")
-    screen.say(
-        f"         {python} -m apps.recon.sign {example} | \\\n           curl -X POST http://127.0.0.1:3000/v1/mesh/ingest -d @-"
+    engine, store, example = (
+        directory / ENGINE_FILE,
+        directory / STORE_DIRECTORY,
+        "apps/recon/data/nmap/libnmap_fullscan.xml",
     )
-    screen.say("         curl 'http://127.0.0.1:3000/v1/jobs?limit=3'")
-    screen.say("       the code: apps/recon/workflow.py")
+    for line in (
+        "",
+        f"files  {engine} (the engine's journal, SQLite)",
+        f"       {store}/ (jobs, hosts, ports, edges: SurrealDB)",
+        "next   look at a workflow's journal (the second and third command in another terminal):",
+        f"         RECON_STORE={store} {python} -m holdfast.cli serve apps.recon.app:app --db {engine}",
+        f"         {python} -m holdfast.cli invocations list --limit 5",
+        f"         {python} -m holdfast.cli invocations show ID",
+        "       or go on with these files and send a scan of your own:",
+        f"         {python} -m apps.recon.serve --dir {directory}",
+        f"         {python} -m apps.recon.sign {example} | curl http://127.0.0.1:3000/v1/mesh/ingest -d @-",
+        "         curl 'http://127.0.0.1:3000/v1/jobs?limit=3'",
+        "       or read the workflow: apps/recon/workflow.py",
+    ):
+        screen.say(line)
 
 
 def _arguments() -> argparse.Namespace:
@@ -260,9 +274,13 @@ async def _demo(arguments: argparse.Namespace, screen: Screen) -> bool:
         report.problems.append(f"{len(items) - len(scanner.accepted)} scans were never accepted")
     show_result(screen, items, outcome, scanner, report)
     if report.problems:
-        screen.say(f"[bold red]FAILED[/]: {len(report.problems)} of the promises above do not hold; the files are kept")
+        screen.say(f": {len(report.problems)} of the promises above do not hold; the files are kept", label="FAILED")
     else:
-        screen.say("[bold green]OK[/]: every accepted job ended once, nothing recorded ran again, every count agrees")
+        screen.say(
+            ": every accepted job ended once, nothing recorded ran again, every count agrees",
+            label="OK",
+            style="bold green",
+        )
     _say_next(screen, arguments.keep_dir)
     return not report.problems
 
@@ -273,10 +291,13 @@ def main() -> int:
     screen = Screen(plain=arguments.plain)
     try:
         return 0 if asyncio.run(_demo(arguments, screen)) else 1
-    except DemoFailed as error:
-        screen.say(f"[bold red]FAILED[/]: {error}")
+    except (DemoFailed, StoreError, HoldfastError) as error:
+        screen.say(f": {error}", label="FAILED")
+    except httpx.HTTPError as error:
+        where = f"see {arguments.keep_dir}/serve.log"
+        screen.say(f": the service stopped answering ({error!r}); {where}", label="FAILED")
     except BaseExceptionGroup as group:
-        screen.say(f"[bold red]FAILED[/]: {group.exceptions[0]}")
+        screen.say(f": {group.exceptions[0]}", label="FAILED")
     except KeyboardInterrupt:
         screen.say(f"stopped; the files are in {arguments.keep_dir}")
         return 128 + signal.SIGINT

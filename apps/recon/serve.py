@@ -24,8 +24,7 @@ from apps.recon.api import create_api
 from apps.recon.store import Store
 from apps.recon.surreal import StoreError
 from apps.recon.workflow import create_app
-from holdfast import Engine
-from holdfast.errors import HoldfastError
+from holdfast import Engine, HoldfastError
 
 ENGINE_FILE = "engine.db"
 STORE_DIRECTORY = "surreal"

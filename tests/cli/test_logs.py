@@ -147,7 +147,7 @@ def test_tracebacks_carry_no_local_variables(configure: Callable[..., io.StringI
     def fail(password: str) -> None:
         raise ValueError(f"{len(password)} characters are too few")
 
-    secret = "".join(["hunt", "er2"])
+    secret = "hunter2"
     for log_format in ("json", "console"):
         stream = configure(log_format)
         try:

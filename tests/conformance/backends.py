@@ -12,8 +12,6 @@ import httpx
 
 from holdfast import Engine
 
-import os, json as _j
-EXTRA = _j.loads(os.environ.get("EXTRA", "{}"))
 TIMEOUT_S = 30.0
 
 
@@ -73,10 +71,10 @@ class HoldfastBackend:
 
 
 @asynccontextmanager
-async def holdfast_backend(app: Any, db: Path, protocol_version: int) -> AsyncIterator[HoldfastBackend]:
-    """Start an engine for `app` on a database file, with this version of the service protocol."""
+async def holdfast_backend(app: Any, db: Path, **settings: Any) -> AsyncIterator[HoldfastBackend]:
+    """Start an engine for `app` on a database file; `settings` as for `Engine`."""
     async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(Engine(app, db=db, protocol_version_max=protocol_version, **EXTRA))
+        engine = await stack.enter_async_context(Engine(app, db=db, **settings))
         ingress = httpx.AsyncClient(
             transport=httpx.ASGITransport(engine.ingress), base_url="http://engine", timeout=TIMEOUT_S
         )

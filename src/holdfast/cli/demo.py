@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, distribution, requires
 from pathlib import Path
 
 import click
@@ -24,8 +26,23 @@ def demo(arguments: tuple[str, ...]) -> None:
     """
     if not (_ROOT / "apps" / "recon" / "demo.py").is_file():
         hint = "get the source tree of holdfast and run: make demo"
-        raise HoldfastError(
-            "the demo is part of the source tree, and this holdfast was installed without it", hint=hint
-        )
+        raise HoldfastError("the demo is part of the source tree; this holdfast was installed without it", hint=hint)
+    if missing := _missing_packages():
+        hint = f"run it with everything it needs: make demo; or: pip install -e '{_ROOT}[recon]'"
+        raise HoldfastError(f"the demo needs packages that are not installed: {', '.join(missing)}", hint=hint)
     command = [sys.executable, "-m", "apps.recon.demo", *arguments]
     sys.exit(subprocess.run(command, cwd=_ROOT, check=False).returncode)  # noqa: S603 - our own module
+
+
+def _missing_packages() -> list[str]:
+    needed = [one for one in requires("holdfast") or [] if 'extra == "recon"' in one.replace("'", '"')]
+    names = [name[0] for one in needed if (name := re.match(r"[\w.-]+", one))]
+    return [name for name in names if not _is_installed(name)]
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return False
+    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -67,6 +66,8 @@ def serve(
 
     In Python: holdfast.server.serve.
     """
+    import asyncio
+
     from holdfast import logs
 
     logs.configure(log_format, log_level)

@@ -17,6 +17,8 @@ _DIGITS = {digit: value for value, digit in enumerate(_ALPHABET)}
 _PAIR_BASE = 62 * 62
 _TEN_DIGITS = 62**10
 
+_TO_STANDARD = str.maketrans("-_+/", "+/--")  # what only the other alphabet has becomes invalid
+
 INVOCATION_PREFIX = "inv_1"
 AWAKEABLE_PREFIX = "sign_1"
 DEPLOYMENT_PREFIX = "dp_1"
@@ -103,7 +105,7 @@ def awakeable_parts(text: str) -> tuple[bytes, int]:
         _refuse_prefix(text, "sign")
     payload = text[len(AWAKEABLE_PREFIX) :]
     try:
-        raw = base64.b64decode(payload + "==", altchars=b"-_", validate=True)
+        raw = base64.b64decode(payload.translate(_TO_STANDARD) + "==", validate=True)
     except ValueError:
         raw = b""
     if len(raw) != 28:

@@ -146,6 +146,8 @@ class Machine:
             if inv.status != Status.INVOKED or inv.is_gone:
                 self._evict(inv)
         self._touched.clear()
+        if len(self._locks) >= FREE_LOCKS_MAX:  # only here: within a batch the rows do not know yet who is free
+            self._locks = {k: v for k, v in self._locks.items() if v.holder is not None or v.waiting}
         effects, self.effects = self.effects, []
         return effects
 
@@ -292,8 +294,6 @@ class Machine:
         place = (service, key)
         lock = self._locks.get(place)
         if lock is None:
-            if len(self._locks) >= FREE_LOCKS_MAX:
-                self._locks = {k: v for k, v in self._locks.items() if v.holder is not None or v.waiting}
             holder, waiting = self.tables.key_queue(service, key)
             lock = self._locks[place] = Lock(holder, deque(waiting))
         return lock

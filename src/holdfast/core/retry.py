@@ -16,5 +16,5 @@ def next_delay_ms(policy: RetryPolicy, failed_attempts: int) -> int | None:
     try:
         delay = policy.initial_interval_ms * policy.exponentiation_factor ** (failed_attempts - 1)
     except OverflowError:
-        return policy.max_interval_ms
+        return policy.max_interval_ms if policy.initial_interval_ms else 0
     return int(min(policy.max_interval_ms, delay))

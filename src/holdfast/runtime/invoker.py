@@ -28,8 +28,8 @@ SWEEP_S = 0.1
 PRESSED_SWEEP_S = 0.005
 """The same while others wait for a place: then an idle attempt is suspended at once."""
 
-CROWD = 256
-CROWDED_SWEEP_S, CROWDED_PATIENCE_S = 0.02, 0.05
+CROWD = 128
+CROWDED_SWEEP_S, CROWDED_PATIENCE_S = 0.01, 0.02
 """From this many attempts on, an idle one is suspended soon: each holds about 30 KB, and a burst of sleepers would hold
 all places until `suspend_after_ms` is over."""
 

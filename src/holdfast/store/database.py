@@ -24,7 +24,7 @@ CHECKPOINT_PAGES = 4000
 """Write-ahead log size that starts a checkpoint: 16 MiB, so that its fsync is paid for by thousands of commits."""
 
 
-CACHE_KIB = 8 * 1024
+CACHE_KIB = 4 * 1024
 """SQLite's page cache. What the hot path touches fits; the operating system caches the rest of the file."""
 
 

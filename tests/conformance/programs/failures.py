@@ -141,7 +141,7 @@ async def recovers_explicitly(ctx: Context, req: Request) -> list[int]:
     return [step, called]
 
 
-@failing.handler(inactivity_timeout=ms(50), abort_timeout=ms(50))
+@failing.handler(inactivity_timeout=ms(150), abort_timeout=ms(250))
 async def hangs_once(ctx: Context, req: Request) -> str:
     """The first attempt never reacts: it is aborted and tried again."""
     await ctx.run_typed("before", lambda: ledger.record(req["t"], "before"))
