@@ -139,6 +139,9 @@ def measure_sleeping(directory: Path, sizes: Sizes) -> list[Aim]:
         _wait_until_idle(child.pid)
         seconds = time.perf_counter() - started
         after = _rss_mib(child.pid)
+        suspended = _count_suspended(directory / "holdfast.db")
+    if suspended != sizes.sleepers:
+        raise RuntimeError(f"{sizes.sleepers} invocations sleep, but {suspended} are suspended")
     scale = SLEEPERS_OF_AIM / sizes.sleepers
     return [
         aim(f"memory added by {sizes.sleepers:,} sleepers, per 100,000", (after - before) * scale, "<", 30.0, "MiB"),
@@ -146,6 +149,17 @@ def measure_sleeping(directory: Path, sizes: Sizes) -> list[Aim]:
         information("  resident after", after, "MiB"),
         information("  sends accepted and suspended per second", sizes.sleepers / seconds, "/s"),
     ]
+
+
+def _count_suspended(path: Path) -> int:
+    import apsw
+
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        [(count,)] = connection.execute("SELECT count(*) FROM invocation WHERE status = 'suspended'")
+        return int(count)
+    finally:
+        connection.close()
 
 
 def _rss_mib(pid: int) -> float:

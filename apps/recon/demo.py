@@ -281,6 +281,8 @@ async def _demo(arguments: argparse.Namespace, screen: Screen) -> bool:
             label="OK",
             style="bold green",
         )
+    if outcome.killed_at_count == len(items):
+        screen.say(" every job was done before the kill came, so it proved little; try more jobs", label="note:")
     _say_next(screen, arguments.keep_dir)
     return not report.problems
 

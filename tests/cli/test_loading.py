@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast import Engine
 from holdfast.cli.loading import load_app
 from holdfast.errors import DeploymentError, HoldfastError, InvalidApp
 
@@ -22,6 +23,13 @@ async def greet(ctx: restate.Context, name: str) -> str:
 
 
 other = restate.VirtualObject("Other")
+
+
+@other.handler()
+async def get(ctx: restate.ObjectContext) -> None:
+    pass
+
+
 twice = [greeter, restate.Workflow("Greeter")]
 both = [greeter, other]
 app = restate.app([greeter])
@@ -65,13 +73,21 @@ def _user_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         del sys.modules[name]
 
 
-GOOD = ["hf_greeter:app", "hf_greeter:greeter", "hf_greeter:other", "hf_greeter:both", "hf_greeter:wrapped"]
-GOOD += ["hf_greeter:Holder.app", "hf_package.main:app"]
+GOOD = {
+    "hf_greeter:app": ["Greeter"],
+    "hf_greeter:greeter": ["Greeter"],
+    "hf_greeter:other": ["Other"],
+    "hf_greeter:both": ["Greeter", "Other"],
+    "hf_greeter:wrapped": ["Greeter"],
+    "hf_greeter:Holder.app": ["Greeter"],
+    "hf_package.main:app": ["Greeter"],
+}
 
 
 @pytest.mark.parametrize("reference", GOOD)
-def test_an_application_or_services_are_found(reference: str):
-    assert callable(load_app(reference))
+async def test_an_application_or_services_are_found(reference: str):
+    async with Engine(load_app(reference)) as engine:
+        assert list(engine.services) == GOOD[reference]
 
 
 # reference -> type of error, message, hint. `{cwd}` is the current directory.

@@ -47,11 +47,11 @@ def test_bytes_that_are_no_text(engine: Served, tmp_path: Path):
 def test_a_held_key_is_not_changed_behind_its_holders_back(engine: Served):
     holder = engine.send("Counter/held/hold")
     engine.wait_for(holder, "suspended")
-    result = engine.cli("state", "set", "Counter/held", "total", "1")
+    result = engine.cli("state", "set", "Counter/held", "total", "1", "--wait", "0.1")
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
         "error HF0300: Counter/held is not changed yet: a handler holds the key, or has changed it meanwhile",
-        "  next: what it is now: holdfast state get Counter/held; who holds it: holdfast invocations list --key held",
+        "  next: what it is now: holdfast state get Counter/held; who holds it: holdfast invocations list --service Counter --key held",
     ]
     awakeable = json.loads(json.loads(engine.done("state", "get", "Counter/held", "awakeable", "--json"))["utf8"])
     assert awakeable.startswith("sign_1")

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-# Long enough for a key that is free, short enough not to seem stuck on one that is not.
-_APPLIED_WITHIN_S = 3.0
-
 
 @click.group()
 def state() -> None:
@@ -30,6 +27,19 @@ def state() -> None:
 
 def _options(command: _Command) -> _Command:
     return click.argument("target")(admin_option(json_option(command)))
+
+
+def _wait_option(command: _Command) -> _Command:
+    # Long enough for a key that is free, short enough not to seem stuck on one that is not.
+    option = click.option(
+        "--wait",
+        "wait_s",
+        type=click.FloatRange(min=0),
+        default=3.0,
+        show_default=True,
+        help="Seconds to wait for a handler that holds the key; the change stays queued behind it.",
+    )
+    return option(command)
 
 
 @state.command("get")
@@ -59,10 +69,11 @@ def get_state(target: str, name: str | None, admin_url: str, as_json: bool) -> N
 
 @state.command("set")
 @_options
+@_wait_option
 @click.argument("name")
 @click.argument("value")
 @click.option("--raw", is_flag=True, help="VALUE need not be JSON (handlers read JSON unless they name a serde).")
-def set_state(target: str, name: str, value: str, raw: bool, admin_url: str, as_json: bool) -> None:
+def set_state(target: str, name: str, value: str, raw: bool, wait_s: float, admin_url: str, as_json: bool) -> None:
     """Set one value, once no handler holds the key.
 
     VALUE is JSON, @FILE, or - for standard input.
@@ -72,13 +83,14 @@ def set_state(target: str, name: str, value: str, raw: bool, admin_url: str, as_
     content = body.read(value)
     if not raw:
         body.check_json(content, otherwise="--raw")
-    _change(admin_url, target, lambda values: values | {name: content}, as_json)
+    _change(admin_url, target, lambda values: values | {name: content}, wait_s, as_json)
 
 
 @state.command("clear")
 @_options
+@_wait_option
 @click.argument("names", nargs=-1)
-def clear_state(target: str, names: tuple[str, ...], admin_url: str, as_json: bool) -> None:
+def clear_state(target: str, names: tuple[str, ...], wait_s: float, admin_url: str, as_json: bool) -> None:
     """Remove the named values, or all of them.
 
     In Python: AdminClient.set_state.
@@ -90,10 +102,16 @@ def clear_state(target: str, names: tuple[str, ...], admin_url: str, as_json: bo
             raise InvalidRequest(f"{target} has no state named {unknown[0]!r}", status=404, hint=hint)
         return {name: value for name, value in values.items() if names and name not in names}
 
-    _change(admin_url, target, without, as_json)
+    _change(admin_url, target, without, wait_s, as_json)
 
 
-def _change(admin_url: str, target: str, change: Callable[[dict[str, bytes]], dict[str, bytes]], as_json: bool) -> None:
+def _change(
+    admin_url: str,
+    target: str,
+    change: Callable[[dict[str, bytes]], dict[str, bytes]],
+    wait_s: float,
+    as_json: bool,
+) -> None:
     from holdfast.admin.client import AdminClient
     from holdfast.core.results import state_version
 
@@ -104,18 +122,19 @@ def _change(admin_url: str, target: str, change: Callable[[dict[str, bytes]], di
         if after != before:
             # What a handler wrote since we looked must not be lost: then our change is dropped and we say so.
             admin.set_state(service, key, after, version=state_version(list(before.items())))
-            _wait_until_applied(admin, service, key, after, target)
+            _wait_until_applied(admin, service, key, after, wait_s)
     show(state_values(after), as_json, lambda: _table(after))
     talk(f"{target}: {_difference(before, after)}")
 
 
-def _wait_until_applied(admin: AdminClient, service: str, key: str, expected: dict[str, bytes], target: str) -> None:
-    deadline = time.monotonic() + _APPLIED_WITHIN_S
+def _wait_until_applied(admin: AdminClient, service: str, key: str, expected: dict[str, bytes], wait_s: float) -> None:
+    deadline = time.monotonic() + wait_s
     while admin.state(service, key) != expected:
         if time.monotonic() > deadline:
+            message = f"{service}/{key} is not changed yet: a handler holds the key, or has changed it meanwhile"
+            holder = f"holdfast invocations list --service {service} --key {key}"
             raise EngineError(
-                f"{target} is not changed yet: a handler holds the key, or has changed it meanwhile",
-                hint=f"what it is now: holdfast state get {target}; who holds it: holdfast invocations list --key {key}",
+                message, hint=f"what it is now: holdfast state get {service}/{key}; who holds it: {holder}"
             )
         time.sleep(0.05)
 
@@ -135,5 +154,5 @@ def _difference(before: dict[str, bytes], after: dict[str, bytes]) -> str:
 
 def _table(values: dict[str, bytes]) -> str:
     shown = {name: encoded_bytes(value) for name, value in sorted(values.items())}
-    rows = [(name, value.get("utf8") or f"base64:{value.get('base64', '')}") for name, value in shown.items()]
+    rows = [(name, value["utf8"] if "utf8" in value else f"base64:{value['base64']}") for name, value in shown.items()]
     return table(("NAME", "VALUE"), rows) if rows else "(empty)"

@@ -37,20 +37,13 @@ from holdfast.runtime.discover import fetch_manifest
 from holdfast.runtime.introspect import Introspection, InvocationInfo, JournalEntryInfo
 from holdfast.runtime.invoker import Invoker
 from holdfast.runtime.processor import Processor
+from holdfast.runtime.timers import Timers
 from holdfast.store.database import Owner, connect
 from holdfast.store.sqlite import SqliteTables
 
 log = logging.getLogger("holdfast.engine")
 
 T = TypeVar("T")
-
-TIMERS_PER_TURN = 512
-LONGEST_NAP_S = 60.0
-"""Timers are looked at this often at least, so that a changed wall clock is noticed."""
-EXPIRED_PER_TURN = 1000
-CLEANING_PAUSE_S = 0.05
-"""Between two turns of cleaning."""
-
 
 _REFUSALS = {"not_found": InvocationNotFound, "conflict": InvocationConflict, "too_early": InvocationTooEarly}
 
@@ -95,10 +88,6 @@ class EngineRuntime:
         self._owner: Owner | None = None
         self._waiters: dict[str, list[_Waiter]] = {}
         self._operators: set[asyncio.Future[Any]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_due_ms: int | None = None
-        self._cleaner: asyncio.TimerHandle | None = None
-        self._cleaned_seq = 0
         self.stopped: asyncio.Event = asyncio.Event()
         """Set when the engine has stopped, also after a failure of its own."""
         self.failure: EngineError | None = None
@@ -143,6 +132,7 @@ class EngineRuntime:
             machine, self._tables, self._clock, self._performers(), self._failed, in_memory=self.path is None
         )
         self._invoker.processor = self._processor
+        self._timers = Timers(self._processor, self._tables, self._clock, self.config.cleanup_interval_ms)
         self._state = "running"
         self._recover()
 
@@ -176,8 +166,7 @@ class EngineRuntime:
             log.info("going on with unfinished invocations", extra={"count": len(unfinished)})
         self._invoker.recover(unfinished)
         self._processor.call_soon(self._invoker.fill)
-        self._rearm()
-        self._cleaner = self._processor.call_later(self.config.cleanup_interval_ms / 1000 * 0.3, self._clean)
+        self._timers.start()
 
     async def stop(self, drain_ms: int | None = None) -> None:
         """Accept nothing more, let attempts finish or suspend, close the database. Safe to call twice.
@@ -205,9 +194,7 @@ class EngineRuntime:
         if self._state == "stopped":
             return
         self._state = "stopped"
-        for handle in (self._timer, self._cleaner):
-            if handle is not None:
-                handle.cancel()
+        self._timers.stop()
         self._invoker.abort_all()
         self._processor.close()
         for waiters in self._waiters.values():
@@ -256,7 +243,7 @@ class EngineRuntime:
                 effect.seq, effect.attempt, effect.delay_ms, effect.jitter
             ),
             fx.ReportPaused: self._report_paused,
-            fx.ArmTimer: lambda effect: self._arm(effect.due_ms),
+            fx.ArmTimer: lambda effect: self._timers.arm(effect.due_ms),
             fx.Accepted: self._accepted,
             fx.Completed: self._completed,
             fx.Answer: lambda effect: _set_result(effect.token, effect.value),
@@ -291,48 +278,6 @@ class EngineRuntime:
 
     def _refuse(self, effect: fx.Refuse) -> None:
         _set_exception(effect.token, _REFUSALS[effect.kind](effect.message))
-
-    # ---- timers and cleaning ---------------------------------------------------------------------------------------------
-
-    def _arm(self, due_ms: int) -> None:
-        if self._timer_due_ms is not None:
-            if self._timer_due_ms <= due_ms:
-                return
-            if self._timer is not None:
-                self._timer.cancel()
-        self._timer_due_ms = due_ms
-        # Rounded up: the loop may call a little early, and a timer that is not due yet is only looked at again.
-        delay_s = min(LONGEST_NAP_S, max(0, due_ms - self._clock.now_ms() + 1) / 1000)
-        self._timer = self._processor.call_later(delay_s, self._fire)
-
-    def _rearm(self) -> None:
-        self._timer_due_ms = None
-        next_ms = self._tables.next_timer_ms()
-        if next_ms is not None:
-            self._arm(next_ms)
-
-    def _fire(self) -> None:
-        self._processor.when_readable(self._fire_due)
-
-    def _fire_due(self) -> None:
-        now_ms = self._clock.now_ms()
-        for due_ms, seq, completion_id in self._tables.due_timers(now_ms, TIMERS_PER_TURN):
-            self._processor.post(ev.TimerFired(due_ms, seq, completion_id, now_ms))
-        self._processor.drain()
-        # Behind the commit, so that what has fired is not found again.
-        self._processor.when_readable(self._rearm)
-
-    def _clean(self) -> None:
-        self._processor.when_readable(self._clean_some)
-
-    def _clean_some(self) -> None:
-        """Forget results whose retention is over, some rows at a time so that nobody waits for it."""
-        now_ms = self._clock.now_ms()
-        self._cleaned_seq, expired = self._tables.expired(now_ms, self._cleaned_seq, EXPIRED_PER_TURN)
-        for invocation_id, journal_only in expired:
-            self._processor.post(ev.PurgeRequested(None, invocation_id, journal_only, now_ms))
-        delay_s = CLEANING_PAUSE_S if self._cleaned_seq else self.config.cleanup_interval_ms / 1000
-        self._cleaner = self._processor.call_later(delay_s, self._clean)
 
     # ---- callers ---------------------------------------------------------------------------------------------------------
 

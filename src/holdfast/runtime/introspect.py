@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import apsw
@@ -145,9 +146,10 @@ class Introspection:
         while len(out) < limit:  # ready, running and backing-off are told apart in memory, so a page may need more rows
             clauses, page = list(where), list(bindings)
             if after is not None:
-                clauses.append(f"seq {comparison} coalesce((SELECT seq FROM invocation WHERE id = ?), -1)")
+                clauses.append(f"seq {comparison} coalesce((SELECT seq FROM invocation WHERE id = ?), -1)")  # noqa: S608 ours
                 page.append(after)
-            sql = f"SELECT {_COLUMNS} FROM invocation WHERE {' AND '.join(clauses)} ORDER BY seq {direction} LIMIT ?"
+            where_sql = " AND ".join(clauses)  # our own text; every value is bound
+            sql = f"SELECT {_COLUMNS} FROM invocation WHERE {where_sql} ORDER BY seq {direction} LIMIT ?"  # noqa: S608
             rows = self._rows(sql, [*page, limit])
             found = [self._info(row) for row in rows]
             out += [info for info in found if not wanted or info.status in wanted]
@@ -157,7 +159,7 @@ class Introspection:
         return out[:limit]
 
     def describe(self, invocation_id: str) -> InvocationInfo | None:
-        rows = self._rows(f"SELECT {_COLUMNS} FROM invocation WHERE id = ?", [invocation_id])
+        rows = self._rows(f"SELECT {_COLUMNS} FROM invocation WHERE id = ?", [invocation_id])  # noqa: S608 ours
         return self._info(rows[0]) if rows else None
 
     def _info(self, row: Any) -> InvocationInfo:
@@ -305,58 +307,98 @@ def _preview(value: bytes) -> str:
     return text if len(value) <= PREVIEW_BYTES_MAX else f"{text}… ({len(value)} bytes)"
 
 
-def _result(content: dict[int, int | bytes], value: int, failure: int) -> dict[str, Any]:
-    result = m.decode_result(content, value, failure)
-    if result.failure is not None:
-        return {"failure": f"[{result.failure[0]}] {result.failure[1]}"}
-    return {} if result.value is None else {"value": _preview(result.value)}
-
-
 def _entry(index: int, message_type: int, body: bytes, at_ms: int) -> JournalEntryInfo:
-    content = message(body)
-
-    def string(number: int) -> str:
-        return cast(bytes, content.get(number, b"")).decode(errors="replace")
-
-    detail: dict[str, Any] = {}
-    name, completion_id = string(12) if m.is_command(message_type) else "", content.get(11)
-    if message_type == m.INPUT:
-        detail = {"value": _preview(m.decode_value(cast(bytes, content.get(14, b""))))}
-    elif message_type == m.OUTPUT:
-        detail = _result(content, 14, 15)
-    elif message_type in (m.CALL, m.ONE_WAY_CALL):
-        call = m.call_request(message_type, body)
-        key = f"/{call.key}" if call.key else ""
-        detail = {"target": f"{call.service}{key}/{call.handler}", "parameter": _preview(call.parameter)}
-        if call.idempotency_key is not None:
-            detail["idempotency_key"] = call.idempotency_key
-        if call.invoke_time_ms:
-            detail["invoke_time_ms"] = call.invoke_time_ms
-        completion_id = call.completion_id or None
-    elif message_type == m.SLEEP:
-        detail = {"wake_up_time_ms": content.get(1, 0)}
-    elif message_type in (m.SET_STATE, m.GET_EAGER_STATE, m.GET_LAZY_STATE, m.CLEAR_STATE):
-        detail = {"key": string(1)}
-        if message_type == m.SET_STATE:
-            detail["value"] = _preview(m.decode_value(cast(bytes, content.get(3, b""))))
-        elif message_type == m.GET_EAGER_STATE:
-            detail.update(_result(content, 14, 15))
-    elif message_type in (m.GET_PROMISE, m.PEEK_PROMISE, m.COMPLETE_PROMISE):
-        detail = {"promise": string(1)}
-    elif message_type == m.SEND_SIGNAL:
-        detail = {"target": string(1), "signal": content[2] if 2 in content else string(3)}
-    elif message_type in (m.ATTACH_INVOCATION, m.GET_INVOCATION_OUTPUT, m.COMPLETE_AWAKEABLE):
-        detail = {"target": string(1)}
-    elif message_type == m.CALL_INVOCATION_ID:
-        completion_id = content.get(1)
-        detail = {"invocation_id": string(16)}
-    elif message_type == m.SIGNAL:
-        detail = {"signal": content[2] if 2 in content else string(3), **_result(content, 5, 6)}
-        if detail["signal"] == m.CANCEL_SIGNAL:
-            detail["signal"] = "cancel"
-    elif message_type >= m.NOTIFICATION:
-        completion_id = content.get(1)
-        detail = _result(content, 5, 6)
+    fields = _Fields(body)
+    is_command = m.is_command(message_type)
+    show = _COMMAND_DETAILS.get(message_type) if is_command else _NOTIFICATION_DETAILS.get(message_type, _completion)
     return JournalEntryInfo(
-        index, m.entry_type_name(message_type), name, at_ms, cast("int | None", completion_id), detail
+        index=index,
+        entry_type=m.entry_type_name(message_type),
+        name=fields.text(12) if is_command else "",
+        appended_at_ms=at_ms,
+        completion_id=None
+        if message_type == m.SIGNAL
+        else cast("int | None", fields.content.get(11 if is_command else 1)),
+        detail=show(fields) if show is not None else {},
     )
+
+
+class _Fields:
+    """The fields of one entry's body."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.content = message(body)
+
+    def text(self, number: int) -> str:
+        return cast(bytes, self.content.get(number, b"")).decode(errors="replace")
+
+    def value(self, number: int) -> str:
+        return _preview(m.decode_value(cast(bytes, self.content.get(number, b""))))
+
+    def result(self, value: int, failure: int) -> dict[str, Any]:
+        result = m.decode_result(self.content, value, failure)
+        if result.failure is not None:
+            return {"failure": f"[{result.failure[0]}] {result.failure[1]}"}
+        return {} if result.value is None else {"value": _preview(result.value)}
+
+    @property
+    def signal(self) -> int | str:
+        """Index or name; the cancel signal by its name."""
+        index = cast("int | None", self.content.get(2))
+        if index is None:
+            return self.text(3)
+        return "cancel" if index == m.CANCEL_SIGNAL else index
+
+
+def _call(message_type: int, fields: _Fields) -> dict[str, Any]:
+    call = m.call_request(message_type, fields.body)
+    key = f"/{call.key}" if call.key else ""
+    detail: dict[str, Any] = {
+        "target": f"{call.service}{key}/{call.handler}",
+        "parameter": _preview(call.parameter),
+        "idempotency_key": call.idempotency_key,
+        "invoke_time_ms": call.invoke_time_ms or None,
+    }
+    return {name: value for name, value in detail.items() if value is not None}
+
+
+def _completion(fields: _Fields) -> dict[str, Any]:
+    return fields.result(5, 6)
+
+
+def _key(fields: _Fields) -> dict[str, Any]:
+    return {"key": fields.text(1)}
+
+
+def _promise(fields: _Fields) -> dict[str, Any]:
+    return {"promise": fields.text(1)}
+
+
+def _target(fields: _Fields) -> dict[str, Any]:
+    return {"target": fields.text(1)}
+
+
+_Details = Callable[[_Fields], dict[str, Any]]
+_COMMAND_DETAILS: dict[int, _Details] = {
+    m.INPUT: lambda fields: {"value": fields.value(14)},
+    m.OUTPUT: lambda fields: fields.result(14, 15),
+    m.CALL: partial(_call, m.CALL),
+    m.ONE_WAY_CALL: partial(_call, m.ONE_WAY_CALL),
+    m.SLEEP: lambda fields: {"wake_up_time_ms": fields.content.get(1, 0)},
+    m.SET_STATE: lambda fields: {"key": fields.text(1), "value": fields.value(3)},
+    m.GET_EAGER_STATE: lambda fields: {"key": fields.text(1), **fields.result(14, 15)},
+    m.GET_LAZY_STATE: _key,
+    m.CLEAR_STATE: _key,
+    m.GET_PROMISE: _promise,
+    m.PEEK_PROMISE: _promise,
+    m.COMPLETE_PROMISE: _promise,
+    m.SEND_SIGNAL: lambda fields: {"target": fields.text(1), "signal": fields.signal},
+    m.ATTACH_INVOCATION: _target,
+    m.GET_INVOCATION_OUTPUT: _target,
+    m.COMPLETE_AWAKEABLE: _target,
+}
+_NOTIFICATION_DETAILS: dict[int, _Details] = {
+    m.CALL_INVOCATION_ID: lambda fields: {"invocation_id": fields.text(16)},
+    m.SIGNAL: lambda fields: {"signal": fields.signal, **fields.result(5, 6)},
+}

@@ -227,7 +227,7 @@ class Invoker:
             log.warning("attempt failed, will retry", extra={**extra, "delay_ms": delay_ms, "failed": inv.retry_count})
         delay_s = delay_ms / 1000
         if jitter:  # so that many invocations that failed together do not come back together
-            delay_s += 0.003 + random.random() * _JITTER * delay_s
+            delay_s += 0.003 + random.random() * _JITTER * delay_s  # noqa: S311 no secret
 
         def due() -> None:
             self._retries.discard(handle)

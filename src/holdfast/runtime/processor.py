@@ -127,7 +127,7 @@ class Processor:
             started = time.perf_counter()
             tables.commit()
             self._commit_s += 0.1 * (time.perf_counter() - started - self._commit_s)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 whatever it is, memory is ahead of the rows now
             self._fail(error)
             return
         self._perform_all(effects)

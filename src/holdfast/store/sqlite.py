@@ -302,8 +302,7 @@ class SqliteTables:
 
     def latest_deployment(self) -> tuple[str, int, str] | None:
         """(id, created_at_ms, manifest)."""
-        row = self._execute("SELECT * FROM deployment ORDER BY created_at_ms DESC, rowid DESC LIMIT 1").fetchone()
-        return row
+        return self._execute("SELECT * FROM deployment ORDER BY created_at_ms DESC, rowid DESC LIMIT 1").fetchone()
 
     def add_deployment(self, deployment_id: str, created_at_ms: int, manifest: str) -> None:
         self._execute("INSERT INTO deployment VALUES (?, ?, ?)", (deployment_id, created_at_ms, manifest))
