@@ -4,7 +4,7 @@ Every contestant is started on an empty directory, loaded with each workload at 
 then comes the next, and so on for several rounds, each beginning with another contestant. Figures are medians over
 the rounds, so that a disturbance of a few seconds does not decide a ratio.
 
-    python -m bench.compare [--quick] [--only holdfast,restate] [--rounds N] [--seconds S]
+    python -m bench.compare [--quick] [--only holdfast,restate] [--rounds N] [--seconds S] [--patience N]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from bench import machine, servers
 from bench.aims import aims_of_comparison, aims_text
 from bench.contestants import CONTESTANTS, Cell, Contestant
 from bench.load import Sample
-from bench.report import notes_text, ratios_text, summarized, table_text
+from bench.report import OTHERS_MAX, notes_text, ratios_text, summarized, table_text
+
+CALM_RUNS_WANTED = 2
 
 Samples = dict[str, dict[Cell, list[Sample]]]
 
@@ -70,6 +73,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", help="contestants, separated by commas")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=int, help="of each measurement (whole seconds: wrk knows no others)")
+    parser.add_argument(
+        "--patience", type=int, default=0, metavar="N", help="up to N more rounds for what other programs disturbed"
+    )
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (1 if options.quick else 3)
     options.seconds = options.seconds or (1 if options.quick else 2)
@@ -96,9 +102,12 @@ def _run(contestants: list[Contestant], options: argparse.Namespace, home: Path)
     samples: Samples = {one.name: {} for one in contestants}
     background: list[float] = []
     started = time.monotonic()
-    for number in range(options.rounds):
-        turn = number * len(contestants) // options.rounds
-        for contestant in contestants[turn:] + contestants[:turn]:
+    for number in range(options.rounds + options.patience):
+        turn = number * len(contestants) // options.rounds % len(contestants)
+        entered = contestants[turn:] + contestants[:turn]
+        if number >= options.rounds:
+            entered = _disturbed(entered, samples)
+        for contestant in entered:
             background.append(machine.wait_until_quiet(patience_s=3.0 if options.quick else 15.0))
             elapsed = time.monotonic() - started
             print(
@@ -113,6 +122,17 @@ def _run(contestants: list[Contestant], options: argparse.Namespace, home: Path)
             finally:
                 shutil.rmtree(directory, ignore_errors=True)
     return samples, background
+
+
+def _disturbed(contestants: list[Contestant], samples: Samples) -> list[Contestant]:
+    """Who has workloads with fewer than two calm runs, with only these workloads."""
+    left: list[Contestant] = []
+    for contestant in contestants:
+        runs = samples[contestant.name]
+        lacking = {cell[0] for cell in runs if sum(run.others <= OTHERS_MAX for run in runs[cell]) < CALM_RUNS_WANTED}
+        if lacking:
+            left.append(replace(contestant, workloads=tuple(w for w in contestant.workloads if w in lacking)))
+    return left
 
 
 def _plain(samples: Samples) -> dict[str, Any]:

@@ -8,10 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cached_property
-from typing import Any
-
-import httpx
-from restate.client import Client
+from typing import TYPE_CHECKING, Any
 
 from holdfast.admin.app import create_admin
 from holdfast.config import EngineConfig
@@ -19,6 +16,10 @@ from holdfast.errors import EngineStopped, InvalidRequest, InvocationFailed
 from holdfast.ingress.app import create_ingress
 from holdfast.runtime.clock import Clock
 from holdfast.runtime.engine import EngineRuntime
+
+if TYPE_CHECKING:
+    import httpx
+    from restate.client import Client
 
 
 class Engine(EngineRuntime):
@@ -62,6 +63,9 @@ class Engine(EngineRuntime):
     @cached_property
     def client(self) -> Client:
         """The SDK's own client type, calling this engine in process."""
+        import httpx  # here, because an engine that only serves need not wait for it at start
+        from restate.client import Client
+
         self._http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=self.ingress),
             base_url="http://engine",

@@ -15,7 +15,8 @@
         ├── DatabaseInUse
         ├── DatabaseRefused
         ├── EngineStopped
-        └── DiskFull
+        ├── DiskFull
+        └── CannotListen
 
 Each carries `code` (explained in docs/errors.md; a test keeps the two in step) and `hint`: what to do next.
 """
@@ -139,3 +140,9 @@ class DiskFull(EngineError):
     """A commit could not be written; the request was not accepted."""
 
     code = "HF0304"
+
+
+class CannotListen(EngineError):
+    """A port is taken, or this process may not have it. Nothing was started."""
+
+    code = "HF0305"

@@ -25,7 +25,7 @@ import uvicorn
 from holdfast.admin.app import create_admin
 from holdfast.config import EngineConfig
 from holdfast.embedded import Engine
-from holdfast.errors import EngineError
+from holdfast.errors import CannotListen
 from holdfast.protocol.discovery import ServiceSpec
 
 logger = logging.getLogger("holdfast.server")
@@ -36,12 +36,6 @@ _FLUSH_S = 1
 _KEEP_ALIVE_S = 75
 # One Ctrl-C can arrive twice: from the terminal, and passed on by a parent such as timeout, make or npm.
 _SAME_SIGNAL_S = 1.0
-
-
-class CannotListen(EngineError):
-    """A port is taken, or this process may not have it. Nothing was started."""
-
-    code = "HF0305"
 
 
 @dataclass(frozen=True, slots=True)

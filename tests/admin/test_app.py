@@ -218,7 +218,7 @@ async def test_restate_answers_the_same(restate_system: System, case: Case):
 async def check(system: System, case: Case) -> None:
     invocation_id = await system.invocation(case.of) if case.of else ""
     method, path = case.request.replace("{id}", invocation_id).split(" ")
-    content = {"content": case.body} if isinstance(case.body, bytes) else {"json": case.body}
+    content: dict[str, Any] = {"content": case.body} if isinstance(case.body, bytes) else {"json": case.body}
     answer = await system.admin.request(
         method, path, headers=case.headers, **(content if case.body is not None else {})
     )

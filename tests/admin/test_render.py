@@ -30,7 +30,7 @@ def by_name(document: dict[str, Any]) -> str:
 
 
 async def discovered() -> list[dict[str, Any]]:
-    transport = httpx.ASGITransport(app=app)  # pyright: ignore[reportArgumentType] - the SDK's types are its own
+    transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://app") as http:
         accept = {"accept": "application/vnd.restate.endpointmanifest.v4+json"}
         manifest = parse_manifest((await http.get("/discover", headers=accept)).content)

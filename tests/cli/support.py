@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,16 @@ PATIENCE_S = 30
 """For what takes milliseconds on an idle machine."""
 
 
-def environment(**settings: str) -> dict[str, str]:
+def environment(settings: Mapping[str, str] | None = None) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
     # The sample application is found from wherever a test starts the command.
     places = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return inherited | {"PYTHONPATH": os.pathsep.join(places)} | settings
+    return inherited | {"PYTHONPATH": os.pathsep.join(places)} | dict(settings or {})
 
 
-def run(*arguments: str, stdin: str = "", cwd: Path = REPOSITORY, **settings: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, stdin: str = "", settings: Mapping[str, str] | None = None, cwd: Path = REPOSITORY
+) -> subprocess.CompletedProcess[str]:
     """Run the command to its end, as a process."""
     return subprocess.run(
         [*COMMAND, *arguments],
@@ -43,7 +45,7 @@ def run(*arguments: str, stdin: str = "", cwd: Path = REPOSITORY, **settings: st
         capture_output=True,
         text=True,
         cwd=cwd,
-        env=environment(**settings),
+        env=environment(settings),
         timeout=PATIENCE_S,
         check=False,
     )

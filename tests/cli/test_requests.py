@@ -18,14 +18,14 @@ AS_A_PROCESS: dict[str, tuple[list[str], str]] = {
 
 @pytest.mark.parametrize(("arguments", "stdout"), AS_A_PROCESS.values(), ids=AS_A_PROCESS)
 def test_the_command_as_a_process(engine: Served, arguments: list[str], stdout: str):
-    result = run(*arguments, stdin='"Ada"', **engine.settings)
+    result = run(*arguments, stdin='"Ada"', settings=engine.settings)
     assert (result.returncode, result.stdout, result.stderr) == (0, stdout, "")
 
 
 def test_failing_as_a_process(engine: Served):
-    result = run("call", "Greeter/refuse", '{"message": "no", "code": 400}', **engine.settings)
+    result = run("call", "Greeter/refuse", '{"message": "no", "code": 400}', settings=engine.settings)
     assert (result.returncode, result.stdout) == (1, "")
-    assert run("call", "Greeter/nope", **engine.settings).returncode == 2
+    assert run("call", "Greeter/nope", settings=engine.settings).returncode == 2
 
 
 def test_call_prints_the_result(engine: Served):
@@ -175,7 +175,7 @@ def test_a_wrong_request_is_exit_code_2(engine: Served, arguments: list[str], li
 @pytest.mark.parametrize("arguments", [["call", "S/h"], ["send", "S/h"], ["invocations", "list"], ["services", "list"]])
 def test_no_engine_there(arguments: list[str], free_port: int):
     url = f"http://127.0.0.1:{free_port}"
-    result = run(*arguments, HOLDFAST_INGRESS_URL=url, HOLDFAST_ADMIN_URL=url)
+    result = run(*arguments, settings={"HOLDFAST_INGRESS_URL": url, "HOLDFAST_ADMIN_URL": url})
     assert result.stderr.splitlines() == [
         f"error HF0303: no engine answers at {url}",
         "  next: start one: holdfast serve module:app",

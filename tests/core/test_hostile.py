@@ -35,7 +35,6 @@ def test_whatever_an_attempt_says_the_engine_goes_on(target: tuple[str, str | No
 
 
 MALFORMED = {
-    "run: cut off": (m.RUN, b"\x58"),
     "sleep: no completion id": (m.SLEEP, uint(1, START_MS + 5)),
     "sleep: completion id is text": (m.SLEEP, uint(1, START_MS + 5) + text(11, "x")),
     "sleep: wake-up time is text": (m.SLEEP, text(1, "soon") + uint(11, 1)),

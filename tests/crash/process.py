@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,8 @@ async def _serve(command: dict[str, Any]) -> None:
     _tell({"started": os.getpid()})
     program.ledger = program.Ledger(Path(command["ledger"]), fsync=command["fsync"])
     program.opened = asyncio.Event()
+    if command["commit_ms"]:
+        _slow_commits(command["commit_ms"])
     if command["die_at_commit"]:
         _die_at_commit(command["die_at_commit"], before=command["die_before"])
 
@@ -83,6 +86,19 @@ async def _serve(command: dict[str, Any]) -> None:
         config=EngineConfig(**command["config"]),
         on_ready=ready,
     )
+
+
+def _slow_commits(commit_ms: float) -> None:
+    """A disk on which every commit takes this long, so that the engine commits in its other thread."""
+    from holdfast.store.sqlite import SqliteTables
+
+    commit = SqliteTables.commit
+
+    def slow(tables: SqliteTables) -> None:
+        time.sleep(commit_ms / 1000)
+        commit(tables)
+
+    SqliteTables.commit = slow
 
 
 def _die_at_commit(number: int, *, before: bool) -> None:
@@ -174,7 +190,7 @@ class Host:
                 self.up.clear()
                 self.down.set()
 
-    def begin(self, *, die_at_commit: int = 0, die_before: bool = False) -> None:
+    def begin(self, *, commit_ms: float = 0, die_at_commit: int = 0, die_before: bool = False) -> None:
         """Start an engine process and do not wait for it."""
         assert self.down.is_set(), "one at a time"
         assert self._factory is not None and self._factory.stdin is not None
@@ -186,6 +202,7 @@ class Host:
             "fsync": self.fsync,
             "ports": self.ports,
             "config": self.config,
+            "commit_ms": commit_ms,
             "die_at_commit": die_at_commit,
             "die_before": die_before,
         }

@@ -188,13 +188,14 @@ async def _kill_many(host: Host, load: Load, rng: random.Random) -> dict[str, in
     for _ in range(KILLS):
         kind = rng.choice(("progress", "progress", "moment", "start", "before commit", "after commit"))
         kinds[kind] = kinds.get(kind, 0) + 1
+        commit_ms = rng.choice((0, 0, 4))
         if kind.endswith("commit"):
-            host.begin(die_at_commit=rng.randint(1, 60), die_before=kind.startswith("before"))
+            host.begin(commit_ms=commit_ms, die_at_commit=rng.randint(1, 60), die_before=kind.startswith("before"))
             while not host.down.is_set():
                 load.look()
                 await asyncio.sleep(0.005)
             continue
-        host.begin()
+        host.begin(commit_ms=commit_ms)
         if kind == "start":
             await asyncio.sleep(rng.random() * 0.15)
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -63,23 +62,20 @@ def show(document: Any, as_json: bool, text: Callable[[], str]) -> None:
         click.echo(rendered)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, stderr: bool = False) -> str:
-    """Rows as aligned text. On a terminal the last column folds at the edge; in a pipe a row stays one line."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned text, each of them one line: what is too long for a terminal, the terminal wraps best."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    stream = sys.stderr if stderr else sys.stdout
-    grid = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns[:-1]:
-        grid.add_column(column, no_wrap=True)
-    grid.add_column(columns[-1], overflow="fold")
+    grid = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         grid.add_row(*map(Text, row))  # as it is: brackets in a value are no markup
-    console = Console(file=stream, width=None if stream.isatty() else _NO_EDGE, highlight=False)
+    console = Console(width=_NO_EDGE, color_system=None, highlight=False)
     with console.capture() as capture:
         console.print(grid)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+    header, *lines = [line.rstrip() for line in capture.get().splitlines()]
+    return "\n".join([click.style(header, bold=True), *lines])  # click prints styles to terminals only
 
 
 def talk(message: str) -> None:

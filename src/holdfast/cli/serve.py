@@ -119,7 +119,7 @@ def _banner(serving: Serving) -> None:
     from holdfast.admin.render import service_metadata
 
     services = [service_metadata(service, deployment_id="") for service in serving.services.values()]
-    talk(services_table(services, stderr=True))
+    talk(services_table(services))
     talk("")
     talk(f"ingress   {serving.ingress_url}")
     talk(f"admin     {serving.admin_url}")

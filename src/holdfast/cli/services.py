@@ -32,7 +32,7 @@ def list_services(admin_url: str, as_json: bool) -> None:
     show(found, as_json, lambda: services_table(found))
 
 
-def services_table(found: list[dict[str, Any]], *, stderr: bool = False) -> str:
+def services_table(found: list[dict[str, Any]]) -> str:
     """One row per handler, from `ServiceMetadata` documents."""
     rows: list[Sequence[str]] = []
     for service in found:
@@ -41,7 +41,7 @@ def services_table(found: list[dict[str, Any]], *, stderr: bool = False) -> str:
         for handler in handlers:
             rows.append((name, kind, _handler(service, handler), _io(handler, "input"), _io(handler, "output")))
             name = kind = ""
-    return table(("SERVICE", "KIND", "HANDLER", "TAKES", "RETURNS"), rows, stderr=stderr)
+    return table(("SERVICE", "KIND", "HANDLER", "TAKES", "RETURNS"), rows)
 
 
 def _handler(service: dict[str, Any], handler: dict[str, Any]) -> str:

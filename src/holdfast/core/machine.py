@@ -50,7 +50,7 @@ from holdfast.core.tables import Tables
 from holdfast.protocol import messages as m
 from holdfast.protocol.discovery import HandlerSpec, ServiceSpec
 from holdfast.protocol.messages import AttemptError, Result
-from holdfast.protocol.wire import MalformedFrame, data, frame
+from holdfast.protocol.wire import HEADER_BYTES, MalformedFrame, data, frame
 
 HEAD_BYTES_MAX = 2048
 """A larger input gets a journal row of its own, so that changing a status does not rewrite it."""
@@ -570,6 +570,7 @@ class Machine:
         inv.pending = []
         inv.head = b""
         inv.entries = 0
+        inv.output = frame(0, inv.output[HEADER_BYTES:])  # the result stays, no longer as an entry
         self.tables.delete_journal(inv.seq)
 
     def replace_state(self, service: str, key: str, new_state: dict[str, bytes], version: str | None) -> None:

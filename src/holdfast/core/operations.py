@@ -120,9 +120,7 @@ def _pause_requested(machine: Machine, event: PauseRequested) -> None:
     inv = _found(machine, event.token, event.id)
     if inv is None:
         return
-    if inv.status == Status.COMPLETED:
-        _refuse_completed(machine, event.token, inv)
-    elif inv.status in (Status.SCHEDULED, Status.INBOXED):
+    if inv.status in (Status.SCHEDULED, Status.INBOXED, Status.COMPLETED):
         text = f"The invocation '{inv.id}' is not running, cannot be paused."
         machine.effects.append(Refuse(event.token, "conflict", text))
     elif inv.status in (Status.SUSPENDED, Status.PAUSED):
@@ -142,10 +140,11 @@ def _resume_requested(machine: Machine, event: ResumeRequested) -> None:
     if inv is None:
         return
     if inv.status == Status.COMPLETED:
-        _refuse_completed(machine, event.token, inv)
+        text = f"The invocation '{inv.id}' is completed, cannot be resumed."
+        machine.effects.append(Refuse(event.token, "conflict", text))
         return
     if inv.status in (Status.SCHEDULED, Status.INBOXED):
-        text = f"The invocation '{inv.id}' has not started yet, cannot be resumed."
+        text = f"The invocation '{inv.id}' is either inboxed or scheduled, cannot be resumed."
         machine.effects.append(Refuse(event.token, "too_early", text))
         return
     if inv.status in (Status.SUSPENDED, Status.PAUSED):

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
+from holdfast.logs import current_invocation
 from holdfast.protocol import messages as m
 from holdfast.protocol.wire import Decoder, MalformedFrame
 
@@ -44,6 +45,7 @@ class Attempt:
         "_listener",
         "_loop",
         "_scope",
+        "_target",
         "_waiter",
         "aborted",
         "active_at_s",
@@ -69,6 +71,7 @@ class Attempt:
         seq: int,
         number: int,
         invocation_id: str,
+        target: str,
         version: int,
         body_bytes_max: int,
         timeouts_ms: tuple[int, int],
@@ -77,6 +80,7 @@ class Attempt:
         self._listener = listener
         self._app = app
         self._scope = scope
+        self._target = target
         self._loop = loop
         self._decoder = Decoder(body_bytes_max)
         self._input = [first_input]
@@ -178,6 +182,7 @@ class Attempt:
 
     async def _run(self) -> None:
         failure: str | None = None
+        current_invocation.set((self.invocation_id, self._target))
         try:
             await self._app(self._scope, self._receive, self._send)
         except asyncio.CancelledError:

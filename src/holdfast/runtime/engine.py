@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -103,7 +106,8 @@ class EngineRuntime:
         """
         if self._state != "new":
             raise EngineError("an engine can be started once", hint="make a new Engine")
-        body = await fetch_manifest(self._app)
+        with _sigterm_kept():
+            body = await fetch_manifest(self._app)
         self.manifest = discovery.parse_manifest(body)
         version = self._negotiate()
         self.services = dict(self.manifest.services)
@@ -626,6 +630,18 @@ class EngineRuntime:
     def _service_type(self, service: str) -> str:
         spec = self.services.get(service)
         return spec.ty.lower() if spec else "service"
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """The SDK puts a SIGTERM handler of its own in place at its first request; the host's must stay."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and before is not None and signal.getsignal(signal.SIGTERM) is not before:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _check_id(invocation_id: str) -> None:

@@ -118,6 +118,7 @@ class Invoker:
             seq=inv.seq,
             number=inv.attempt,
             invocation_id=inv.id,
+            target=f"{inv.service}/{inv.handler}",
             version=self._version,
             body_bytes_max=self._config.body_bytes_max + FRAME_OVERHEAD_BYTES,
             timeouts_ms=timeouts_ms,

@@ -156,7 +156,7 @@ class Processor:
             self._perform_all(effects)
             readers, self._readers = self._readers, []
             for callback in readers:
-                callback()
+                self.when_readable(callback)  # the one before may have started the next commit
             if self._inbox:
                 self._schedule()
 
