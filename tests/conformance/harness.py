@@ -30,7 +30,7 @@ T = TypeVar("T")
 MODES = ("streaming", "suspending", "request-response")
 """How long an idle attempt stays open: as long as it likes, 20 ms, or not at all."""
 
-SCENARIO_TIMEOUT_S = 40.0
+SCENARIO_TIMEOUT_S = 20.0
 EVENTUALLY_TIMEOUT_S = 15.0
 _IDS = re.compile(r"\b(inv_1|sign_1)[0-9A-Za-z_-]{33,}")
 

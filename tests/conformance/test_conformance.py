@@ -57,6 +57,8 @@ HOLDFAST = {
         at_once=4,
     ),
 }
+LAST_STEPS_S = 5.0
+"""Longer than any task needs that has only to notice that it is over."""
 RESTATE = "restate"
 SETUPS = {**HOLDFAST, RESTATE: Setup()}
 
@@ -78,11 +80,20 @@ class Outcomes:
         self._selected = selected
         self._home = home
         self._played: dict[tuple[str, str], dict[str, Outcome]] = {}
+        self._left_over: dict[tuple[str, str], list[str]] = {}
 
     def of(self, engine: str, mode: str, name: str) -> Outcome:
+        self._play(engine, mode)
+        return self._played[engine, mode][name]
+
+    def left_over(self, engine: str, mode: str) -> list[str]:
+        """Tasks that were still pending when the scenarios were over and the engine was stopped."""
+        self._play(engine, mode)
+        return self._left_over[engine, mode]
+
+    def _play(self, engine: str, mode: str) -> None:
         if (engine, mode) not in self._played:
             self._played[engine, mode] = asyncio.run(self._play_all(engine, mode))
-        return self._played[engine, mode][name]
 
     async def _play_all(self, engine: str, mode: str) -> dict[str, Outcome]:
         app, setup = application(INACTIVITY_TIMEOUTS[mode]), SETUPS[engine]
@@ -96,12 +107,20 @@ class Outcomes:
             async with at_once:
                 return await play(one, backend, mode)
 
-        chosen = self._selected[engine, mode]
+        chosen = self._selected.get((engine, mode)) or [one for one in SCENARIOS.values() if mode in one.modes]
         disk = slow_disk() if setup.has_slow_disk else nullcontext()
         with disk:
             async with starting as backend:
                 outcomes = await asyncio.gather(*(play_one(one, backend) for one in chosen))
+        self._left_over[engine, mode] = await _pending_tasks()
         return {one.name: outcome for one, outcome in zip(chosen, outcomes, strict=True)}
+
+
+async def _pending_tasks() -> list[str]:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    if tasks:
+        _, tasks = await asyncio.wait(tasks, timeout=LAST_STEPS_S)
+    return sorted(str(task.get_coro()) for task in tasks)
 
 
 @asynccontextmanager
@@ -133,6 +152,13 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.mark.parametrize(("engine", "mode", "name"), [case for engine in HOLDFAST for case in cases(engine)])
 def test_on_holdfast(outcomes: Outcomes, engine: str, mode: str, name: str) -> None:
     assert _plain(outcomes.of(engine, mode, name)) == _plain(SCENARIOS[name].expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("engine", HOLDFAST)
+def test_no_attempt_is_left_behind(outcomes: Outcomes, engine: str, mode: str) -> None:
+    """The SDK's task of an attempt only ends when its input does: also of those that were killed or aborted."""
+    assert outcomes.left_over(engine, mode) == []
 
 
 @pytest.mark.restate_server

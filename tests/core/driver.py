@@ -97,7 +97,13 @@ class World:
         self.effects = effects
         for effect in effects:
             self._perform(effect)
+        self.retries = {key: retry for key, retry in self.retries.items() if self._is_awaited(retry)}
         return effects
+
+    def _is_awaited(self, retry: fx.ScheduleRetry) -> bool:
+        """Nothing has overtaken this retry: no kill, pause or resume."""
+        inv = self.machine.resident.get(retry.seq)
+        return inv is not None and inv.attempt == retry.attempt and not inv.in_flight
 
     def lose(self, *events: ev.Event, flushed: bool) -> None:
         """The process dies before the commit of these events: none of them happened."""
@@ -142,7 +148,9 @@ class World:
             self._drop(lambda attempt: attempt.invocation.seq == effect.seq and attempt.number == effect.attempt)
         elif isinstance(effect, fx.ScheduleRetry):
             self._drop(lambda attempt: attempt.invocation.seq == effect.seq and attempt.number == effect.attempt)
-            self.retries[self.machine.resident[effect.seq].id] = effect
+            inv = self.machine.resident.get(effect.seq)
+            if inv is not None:  # otherwise it was paused or ended in the same batch
+                self.retries[inv.id] = effect
         elif isinstance(effect, fx.Completed):
             self.completions.setdefault(effect.completion.invocation_id, []).append(effect.completion)
         elif isinstance(effect, fx.Accepted):
@@ -359,7 +367,7 @@ class World:
         return self.tables.due_timers((1 << 63) - 1, 1000)
 
     def count(self, table: str) -> int:
-        return self.connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
+        return len(self.connection.execute(f"SELECT 1 FROM {table}").fetchall())
 
     def events_of(self, invocation_id: str) -> list[str]:
         rows = self.connection.execute(

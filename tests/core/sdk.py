@@ -47,9 +47,7 @@ def error(
     return m.ERROR, body
 
 
-def suspension(
-    completions: tuple[int, ...] = (), signals: tuple[int, ...] = (), names: tuple[str, ...] = ()
-) -> Frame:
+def suspension(completions: tuple[int, ...] = (), signals: tuple[int, ...] = (), names: tuple[str, ...] = ()) -> Frame:
     """Versions 5 and 6: any of them. Repeated numbers are packed, as the SDK does it."""
     body = b""
     if completions:
@@ -183,9 +181,7 @@ def attach(invocation_id: str, completion_id: int) -> Frame:
     return m.ATTACH_INVOCATION, text(1, invocation_id) + uint(11, completion_id)
 
 
-def attach_idempotent(
-    service: str, key: str | None, handler: str, idempotency_key: str, completion_id: int
-) -> Frame:
+def attach_idempotent(service: str, key: str | None, handler: str, idempotency_key: str, completion_id: int) -> Frame:
     target = text(1, service) + (b"" if key is None else text(2, key)) + text(3, handler) + text(4, idempotency_key)
     return m.ATTACH_INVOCATION, data(3, target) + uint(11, completion_id)
 

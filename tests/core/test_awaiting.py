@@ -76,9 +76,7 @@ def test_what_changes_nothing_is_the_same_object():
 
 
 small = st.integers(1, 6)
-leaves: st.SearchStrategy[Leaf] = (
-    st.tuples(small) | st.integers(17, 19) | st.sampled_from(["a", "b"])
-)
+leaves: st.SearchStrategy[Leaf] = st.tuples(small) | st.integers(17, 19) | st.sampled_from(["a", "b"])
 
 
 def _distinct(values: st.SearchStrategy[int]) -> st.SearchStrategy[tuple[int, ...]]:

@@ -73,6 +73,12 @@ def due(world: World, _: str) -> None:
     world.advance(60_000)
 
 
+def resumed_before_its_retry(world: World, invocation: str) -> None:
+    late = world.retries[invocation]
+    world.resume(invocation)
+    world.batch(RetryDue(late.seq, late.attempt, world.now_ms))
+
+
 TRANSITIONS: dict[str, tuple[History, str, list[type[Effect]]]] = {
     "new: runs": (new, "invoked", [StartAttempt]),
     "new, with a start time: scheduled": (scheduled, "scheduled", [ArmTimer]),
@@ -95,16 +101,12 @@ TRANSITIONS: dict[str, tuple[History, str, list[type[Effect]]]] = {
     "scheduled, due: runs": (then(scheduled, due), "invoked", [StartAttempt]),
     "scheduled, not due: waits": (then(scheduled, lambda w, _: w.advance(59_999)), "scheduled", []),
     "scheduled, due, lock taken: pending": (
-        lambda world: then(
-            lambda w: (w.submit("Counter/add", "k"), w.submit("Counter/add", "k", start_at_ms=LATER_MS))[1], due
-        )(world),
+        then(lambda w: (w.submit("Counter/add", "k"), w.submit("Counter/add", "k", start_at_ms=LATER_MS))[1], due),
         "inboxed",
         [],
     ),
     "pending, lock free: runs": (
-        lambda world: (lambda first, second: (world.finish(first), second)[1])(
-            world.submit("Counter/add", "k"), world.submit("Counter/add", "k")
-        ),
+        then(held, lambda w, i: w.finish(w.started[0])),
         "invoked",
         [StartAttempt, Completed],
     ),
@@ -152,13 +154,7 @@ TRANSITIONS: dict[str, tuple[History, str, list[type[Effect]]]] = {
     "backing off, due: runs": (then(backing_off, World.retry), "invoked", [StartAttempt]),
     "backing off, resume: runs": (then(backing_off, World.resume), "invoked", [StartAttempt]),
     "backing off, resumed, then due: nothing more": (
-        then(
-            backing_off,
-            lambda w, i: w.machine.resident[w.seq(i)],
-            lambda w, i: (
-                lambda late: (w.resume(i), w.batch(RetryDue(late.seq, late.attempt, w.now_ms)))
-            )(w.retries[i]),
-        ),
+        then(backing_off, resumed_before_its_retry),
         "invoked",
         [],
     ),
@@ -166,7 +162,7 @@ TRANSITIONS: dict[str, tuple[History, str, list[type[Effect]]]] = {
     "running, pause, suspends: paused": (
         then(new, World.pause, lambda w, i: w.says(i, sdk.suspension(signals=(1,)))),
         "paused",
-        [],
+        [ReportPaused],
     ),
     "running, pause, fails: paused": (then(new, World.pause, World.fail), "paused", [ReportPaused]),
     "running, pause, ends: completed": (then(new, World.pause, World.finish), "completed", [Completed]),
@@ -184,7 +180,7 @@ TRANSITIONS: dict[str, tuple[History, str, list[type[Effect]]]] = {
     "completed, purge: gone": (then(completed, World.purge), GONE, []),
     "completed, cancel: nothing": (then(completed, World.cancel), "completed", []),
     "zero retention: gone at once": (
-        lambda world: (lambda i: (world.finish(i), i)[1])(world.submit("Forgetful/run")),
+        then(lambda w: w.submit("Forgetful/run"), World.finish),
         GONE,
         [Completed],
     ),

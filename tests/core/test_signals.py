@@ -29,9 +29,7 @@ BUFFERING: dict[str, tuple[Callable[[World], str], str, bool]] = {
 
 @pytest.mark.parametrize("signal", ["go", 17])
 @pytest.mark.parametrize(("history", "status", "is_stored"), BUFFERING.values(), ids=BUFFERING.keys())
-def test_a_signal_that_nobody_awaits(
-    history: Callable[[World], str], status: str, is_stored: bool, signal: int | str
-):
+def test_a_signal_that_nobody_awaits(history: Callable[[World], str], status: str, is_stored: bool, signal: int | str):
     world = World()
     invocation = history(world)
     world.signal(invocation, signal, GO)

@@ -260,7 +260,7 @@ async def hold(ctx: Context, req: Request) -> str:
 
 @bulk.handler()
 async def sleep(ctx: Context, req: Request) -> str:
-    await ctx.sleep(_ms(req["until_ms"] - now_ms()))
+    await ctx.sleep(_ms(max(0, req["until_ms"] - now_ms())))
     ledger.write("done", req["u"], late_ms=now_ms() - req["until_ms"])
     return req["u"]
 

@@ -129,6 +129,10 @@ def test_output(raw: dict[str, Any] | None, expected: tuple[str | None, bool, An
     assert (spec.output_content_type, spec.set_content_type_if_empty, spec.output_json_schema) == expected
 
 
+def _set(name: str, value: object) -> dict[str, Any]:
+    return {name: value}
+
+
 SETTINGS = {
     "inactivityTimeout": ("inactivity_timeout_ms", 60_000),
     "abortTimeout": ("abort_timeout_ms", 600_000),
@@ -141,10 +145,10 @@ SETTINGS = {
 @pytest.mark.parametrize(("name", "attribute", "default"), [(k, *v) for k, v in SETTINGS.items()])
 def test_a_handler_setting_beats_the_service_setting_beats_the_default(name: str, attribute: str, default: object):
     assert getattr(handler(), attribute) == default
-    assert getattr(handler(**{name: 1}), attribute) == 1
-    assert getattr(handler({name: 0}, **{name: 1}), attribute) == 0
-    assert getattr(parsed(service(**{name: 1})), attribute) == 1
-    assert handler({name: 0}, **{name: 1}).overrides == {name: 0}
+    assert getattr(handler(**_set(name, 1)), attribute) == 1
+    assert getattr(handler({name: 0}, **_set(name, 1)), attribute) == 0
+    assert getattr(parsed(service(**_set(name, 1))), attribute) == 1
+    assert handler({name: 0}, **_set(name, 1)).overrides == {name: 0}
 
 
 RETRIES = {
@@ -159,8 +163,8 @@ RETRIES = {
 @pytest.mark.parametrize(("name", "value", "policy"), [(k, *v) for k, v in RETRIES.items()])
 def test_retry_policy(name: str, value: object, policy: RetryPolicy):
     assert handler({name: value}).retry == policy
-    assert handler(**{name: value}).retry == policy
-    assert parsed(service(**{name: value})).retry == policy
+    assert handler(**_set(name, value)).retry == policy
+    assert parsed(service(**_set(name, value))).retry == policy
 
 
 def test_zero_attempts_are_one():
@@ -301,7 +305,7 @@ def sdk_manifest(version: int, *services: Any) -> Manifest:
 
     content_type = f"application/vnd.restate.endpointmanifest.v{version}+json".encode()
     scope = {"type": "http", "path": "/discover", "http_version": "2", "headers": [(b"accept", content_type)]}
-    asyncio.run(app(scope, receive, send))  # type: ignore[arg-type]
+    asyncio.run(app(scope, receive, send))
     assert kinds == [content_type]
     return parse_manifest(bytes(body))
 
@@ -314,7 +318,7 @@ def _typed() -> restate.Service:
         return name
 
     @greeter.handler()
-    async def untyped(ctx, name):  # noqa: ANN001, ANN202
+    async def untyped(ctx, name):
         return name
 
     @greeter.handler()

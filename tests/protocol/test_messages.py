@@ -49,6 +49,7 @@ def test_signal_round_trip(result: Result, signal: int | str):
 
 def test_every_result_has_exactly_one_result_field():
     # The SDK fails with 500 on a notification that has none, and an empty value is a value.
+    assert (VOID.is_void, Result(value=b"").is_void, Result(failure=(0, "", {})).is_void) == (True, False, False)
     for result, number in ((VOID, 4), (Result(value=b""), 5), (Result(failure=(0, "", {})), 6)):
         assert [field[0] for field in fields(m.encode_result(result))] == [number]
 

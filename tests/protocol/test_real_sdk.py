@@ -11,6 +11,7 @@ from restate.vm import (
     FirstCompletedUnresolvedFuture,
     Invocation,
     SingleUnresolvedFuture,
+    UnresolvedFuture,
     VMWrapper,
 )
 
@@ -76,6 +77,33 @@ def test_start_and_input_are_understood(version: int):
         assert invocation.random_seed == 42
     if version >= 7:
         assert invocation.idempotency_key == "idem"
+
+
+def test_a_derived_seed_is_the_same_for_every_attempt_and_differs_between_invocations():
+    def seed(raw: bytes) -> int:
+        start = m.start_frame(
+            invocation_bytes=raw,
+            debug_id=TEXT,
+            known_entries=1,
+            state=[],
+            partial_state=False,
+            key=None,
+            retry_count=0,
+            since_last_entry_ms=0,
+            random_seed=None,
+            version=6,
+        )
+        vm = VMWrapper([("content-type", m.CONTENT_TYPE % 6)])
+        vm.notify_input(start + m.input_frame([], b""))
+        assert vm.is_ready_to_execute()
+        told = vm.sys_input().random_seed
+        assert told == message(Decoder().feed(start)[0][1])[9]
+        return told
+
+    raws = [ids.workflow_run_id("Flow", f"w{number}") for number in range(5)] + [bytes(24), b"\xff" * 24]
+    seeds = [seed(raw) for raw in raws]
+    assert len(set(seeds)) == len(seeds)
+    assert seeds == [seed(raw) for raw in raws]
 
 
 @versions
@@ -251,7 +279,7 @@ def test_suspension_on_one_of_two(version: int):
     _, awakeable = sdk.vm.sys_awakeable()
     assert sdk.said_one()[0] == m.SLEEP
     sdk.vm.notify_input_closed()
-    children = [SingleUnresolvedFuture(sleep), SingleUnresolvedFuture(awakeable)]
+    children: list[UnresolvedFuture] = [SingleUnresolvedFuture(sleep), SingleUnresolvedFuture(awakeable)]
     assert sdk.vm.do_progress(FirstCompletedUnresolvedFuture(children)) is SUSPENDED
     kind, body = sdk.said()[-1]
     assert kind == m.SUSPENSION
@@ -262,7 +290,7 @@ def test_suspension_on_all_keeps_its_tree_in_version_7():
     sdk = Sdk(7)
     sleeps = [sdk.vm.sys_sleep(1_000), sdk.vm.sys_sleep(2_000)]
     sdk.vm.notify_input_closed()
-    children = [SingleUnresolvedFuture(sleep) for sleep in sleeps]
+    children: list[UnresolvedFuture] = [SingleUnresolvedFuture(sleep) for sleep in sleeps]
     assert sdk.vm.do_progress(AllCompletedUnresolvedFuture(children)) is SUSPENDED
     tree = m.suspension(sdk.said()[-1][1])
     assert set(tree.leaves()) == {(1,), (2,), m.CANCEL_SIGNAL}

@@ -123,10 +123,7 @@ def test_varint_round_trip(value: int):
 @given(st.lists(st.tuples(st.integers(1, 17), u64 | bodies), max_size=8))
 def test_fields_round_trip_in_order(written: list[tuple[int, int | bytes]]):
     body = b"".join(
-        [
-            wire.uint(number, value) if isinstance(value, int) else wire.data(number, value)
-            for number, value in written
-        ]
+        [wire.uint(number, value) if isinstance(value, int) else wire.data(number, value) for number, value in written]
     )
     assert wire.fields(body) == written
     assert wire.message(body) == dict(written)

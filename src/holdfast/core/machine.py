@@ -468,7 +468,7 @@ class Machine:
                 if inv.input_open:
                     if not inv.forward:
                         self.effects.append(Forward(inv))
-                    inv.forward.append(live or notification)
+                    inv.forward.append((live or notification, leaf))
                 else:
                     inv.missed.append(leaf)
         elif inv.status == Status.SUSPENDED and inv.awaiting is not None:

@@ -169,7 +169,8 @@ class Invocation:
         self.pause_requested = False
         self.pending: list[bytes] = []
         self.pending_from = 0
-        self.forward: list[bytes] = []
+        self.forward: list[tuple[bytes, Leaf]] = []
+        """Notifications to send to the attempt when they are durable."""
         self.missed: list[Leaf] = []
         """Notifications that the attempt cannot know of, because its input was closed before."""
         self.sleeps: dict[int, int] = {}

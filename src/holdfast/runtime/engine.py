@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -633,7 +633,7 @@ class EngineRuntime:
 
 
 @contextmanager
-def _sigterm_kept() -> Iterator[None]:
+def _sigterm_kept() -> Generator[None]:
     """The SDK puts a SIGTERM handler of its own in place at its first request; the host's must stay."""
     before = signal.getsignal(signal.SIGTERM)
     try:

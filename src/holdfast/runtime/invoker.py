@@ -205,10 +205,16 @@ class Invoker:
     # ---- effects -----------------------------------------------------------------------------------------------------
 
     def forward(self, inv: Invocation) -> None:
-        frames, inv.forward = inv.forward, []
+        notifications, inv.forward = inv.forward, []
         attempt = self.attempts.get(inv.seq)
-        if frames and attempt is not None and attempt.number == inv.attempt:
-            attempt.feed(frames[0] if len(frames) == 1 else b"".join(frames))
+        if not notifications or attempt is None or attempt.number != inv.attempt:
+            return
+        if attempt.is_closed:
+            # Its input was closed while the commit was under way in the thread: the SDK will not see these, and is
+            # about to suspend on what they bring.
+            inv.missed += [leaf for _, leaf in notifications]
+        else:
+            attempt.feed(b"".join([frames for frames, _ in notifications]))
 
     def close_input(self, inv: Invocation) -> None:
         attempt = self.attempts.get(inv.seq)

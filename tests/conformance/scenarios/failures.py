@@ -12,8 +12,11 @@ async def terminal_error(run: Run) -> Outcome:
 
 
 @scenario(
-    [failed(400, "m"), failed(404, "m"), failed(500, "m"), failed(599, "m")]
-    + [failed(200, "m"), failed(99, "m", status=500), failed(1000, "m", status=500), failed(500, "")]
+    [
+        *(failed(code, "m") for code in (400, 404, 500, 599, 200)),
+        *(failed(code, "m", status=500) for code in (99, 1000)),
+        failed(500, ""),
+    ]
 )
 async def terminal_error_codes_become_http_statuses(run: Run) -> Outcome:
     """Left out: 600 to 999, which a server passes on as they are, but not every HTTP library can send."""
