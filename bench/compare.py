@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine.describe(home),
         "rounds": options.rounds,
+        "extra_rounds_max": options.patience,
         "seconds_per_run": options.seconds,
         "durability": {one.name: one.durability for one in runnable},
     }
@@ -111,7 +112,7 @@ def _run(contestants: list[Contestant], options: argparse.Namespace, home: Path)
             background.append(machine.wait_until_quiet(patience_s=3.0 if options.quick else 15.0))
             elapsed = time.monotonic() - started
             print(
-                f"[{elapsed:4.0f} s] round {number + 1}/{options.rounds}: {contestant.name}"
+                f"[{elapsed:4.0f} s] round {number + 1}{'' if number < options.rounds else ' (extra)'}: {contestant.name}"
                 f" (others use {background[-1]:.0%} of the machine)",
                 flush=True,
             )
@@ -149,7 +150,8 @@ def _print(report: dict[str, Any], medians: Any) -> None:
         f"one 4 KiB append and fdatasync: {facts['fsync_us']['median']} µs (90th percentile {facts['fsync_us']['p90']})"
     )
     rounds = report["rounds"]
-    print(f"{rounds} round{'s' if rounds > 1 else ''}, {report['seconds_per_run']} s per run")
+    extra = f" and up to {report['extra_rounds_max']} more for what was disturbed" if report["extra_rounds_max"] else ""
+    print(f"{rounds} round{'s' if rounds > 1 else ''}{extra}, {report['seconds_per_run']} s per run")
     for text in (
         table_text(medians),
         ratios_text(medians),

@@ -206,12 +206,12 @@ class Invoker:
 
     def forward(self, inv: Invocation) -> None:
         notifications, inv.forward = inv.forward, []
-        attempt = self.attempts.get(inv.seq)
-        if not notifications or attempt is None or attempt.number != inv.attempt:
+        if not notifications or not inv.in_flight:
             return
-        if attempt.is_closed:
-            # Its input was closed while the commit was under way in the thread: the SDK will not see these, and is
-            # about to suspend on what they bring.
+        attempt = self.attempts.get(inv.seq)
+        if attempt is None or attempt.number != inv.attempt or attempt.is_closed:
+            # Its input was closed while the commit was under way in the thread: the SDK will not see these, and its
+            # suspension on what they bring is on its way, or waits in the inbox already.
             inv.missed += [leaf for _, leaf in notifications]
         else:
             attempt.feed(b"".join([frames for frames, _ in notifications]))
