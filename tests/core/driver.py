@@ -135,11 +135,11 @@ class World:
         if isinstance(effect, fx.StartAttempt):
             self._launch(effect.invocation)
         elif isinstance(effect, fx.Forward):
-            frames, effect.invocation.forward = effect.invocation.forward, []
+            notifications, effect.invocation.forward = effect.invocation.forward, []
             attempt = self.attempts.get(effect.invocation.id)
             if attempt is not None and attempt.number == effect.invocation.attempt:
                 assert not attempt.is_closed, "a notification was forwarded to an attempt whose input is closed"
-                attempt.received += [frame for chunk in frames for frame in split(chunk)]
+                attempt.received += [frame for frames, _ in notifications for frame in split(frames)]
         elif isinstance(effect, fx.CloseInput):
             attempt = self.attempts.get(effect.invocation.id)
             if attempt is not None and attempt.number == effect.invocation.attempt:

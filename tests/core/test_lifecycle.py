@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from holdfast.core.effects import AbortAttempt, ArmTimer, Completed, Effect, ReportPaused, ScheduleRetry, StartAttempt
-from holdfast.core.events import AttemptFailed, RetryDue, TimerFired
+from holdfast.core.events import AttemptFailed, ResumeRequested, RetryDue, TimerFired
 from holdfast.core.model import Failure
 from holdfast.protocol import messages as m
 from holdfast.protocol.messages import Result
@@ -203,6 +203,15 @@ def test_status_survives_a_crash(history: History, status: str, effects: list[ty
     world.crash()
     assert world.status(invocation) == status
     assert (invocation in world.attempts) == (status == "invoked")
+
+
+def test_a_resume_and_a_retry_in_one_batch_start_one_attempt():
+    world = World()
+    invocation = backing_off(world)
+    late = world.retries[invocation]
+    resume = ResumeRequested(world.token(), invocation, world.now_ms)
+    world.batch(resume, RetryDue(late.seq, late.attempt, world.now_ms))
+    assert [effect.invocation.id for effect in world.of(StartAttempt)] == [invocation]
 
 
 def test_ready_running_and_backing_off_start_again_in_order_of_arrival():

@@ -68,7 +68,8 @@ def check_database(path: Path) -> None:
         ):
             expected = following[seq] or int(heads[seq])
             assert first == expected, f"invocation {seq}: entry {expected} is missing before entry {first}"
-            assert count > 0 and length >= 8 * count
+            assert count > 0
+            assert length >= 8 * count, "an entry is shorter than its header"
             following[seq] = first + count
     finally:
         connection.close()

@@ -35,7 +35,7 @@ def _main() -> None:
     import holdfast.server
     from tests.crash import program
 
-    assert program.app is not None and holdfast.server.serve is not None  # imported, which is what takes long
+    del program  # importing is what takes long
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
@@ -68,8 +68,8 @@ async def _serve(command: dict[str, Any]) -> None:
     from tests.crash import program
 
     _tell({"started": os.getpid()})
-    program.ledger = program.Ledger(Path(command["ledger"]), fsync=command["fsync"])
-    program.opened = asyncio.Event()
+    program.here.ledger = program.Ledger(Path(command["ledger"]), fsync=command["fsync"])
+    program.here.opened = asyncio.Event()
     if command["commit_ms"]:
         _slow_commits(command["commit_ms"])
     if command["die_at_commit"]:
@@ -98,7 +98,7 @@ def _slow_commits(commit_ms: float) -> None:
         time.sleep(commit_ms / 1000)
         commit(tables)
 
-    SqliteTables.commit = slow
+    SqliteTables.commit = slow  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _die_at_commit(number: int, *, before: bool) -> None:
@@ -117,7 +117,7 @@ def _die_at_commit(number: int, *, before: bool) -> None:
         if commits == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    SqliteTables.commit = deadly
+    SqliteTables.commit = deadly  # pyright: ignore[reportAttributeAccessIssue]
 
 
 # ---- in the test ---------------------------------------------------------------------------------------------------------
@@ -176,7 +176,8 @@ class Host:
         self._reader = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
-        assert self._factory is not None and self._factory.stdout is not None
+        assert self._factory is not None
+        assert self._factory.stdout is not None
         async for line in self._factory.stdout:
             message = json.loads(line)
             if "started" in message:
@@ -193,7 +194,8 @@ class Host:
     def begin(self, *, commit_ms: float = 0, die_at_commit: int = 0, die_before: bool = False) -> None:
         """Start an engine process and do not wait for it."""
         assert self.down.is_set(), "one at a time"
-        assert self._factory is not None and self._factory.stdin is not None
+        assert self._factory is not None
+        assert self._factory.stdin is not None
         self.down.clear()
         self._started.clear()
         command = {

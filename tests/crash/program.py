@@ -46,11 +46,15 @@ class Ledger:
             os.fsync(self._file)
 
 
-ledger: Ledger
-"""Set by the process that runs the application."""
+class Here:
+    """What belongs to the process that runs the application, which sets it."""
 
-opened: asyncio.Event
-"""The gate at which `Bulk/hold` and `Slow/step` wait; closed in every new process."""
+    ledger: Ledger
+    opened: asyncio.Event
+    """The gate at which `Bulk/hold` and `Slow/step` wait; closed in every new process."""
+
+
+here = Here()
 
 
 def now_ms() -> int:
@@ -64,7 +68,7 @@ def _ms(milliseconds: float) -> timedelta:
 def effect(u: str, step: int) -> str:
     """A side effect with a result that is different each time, so that a second execution shows."""
     value = os.urandom(6).hex()
-    ledger.write("step", u, step=step, value=value)
+    here.ledger.write("step", u, step=step, value=value)
     return value
 
 
@@ -137,7 +141,7 @@ async def nap(ctx: Context, req: Request) -> int:
 async def wait(ctx: Context, req: Request) -> str:
     """Tells its awakeable's id to the ledger and waits."""
     awakeable_id, promise = ctx.awakeable(type_hint=str)
-    await ctx.run_typed("tell", lambda: ledger.write("awakeable", req["u"], id=awakeable_id))
+    await ctx.run_typed("tell", lambda: here.ledger.write("awakeable", req["u"], id=awakeable_id))
     return await promise
 
 
@@ -145,10 +149,7 @@ async def wait(ctx: Context, req: Request) -> str:
 async def race(ctx: Context, req: Request) -> list[str]:
     """Who wins must not change when the invocation is replayed."""
     u: str = req["u"]
-    async with asyncio.timeout(None):
-        winner = await select(
-            fast=ctx.service_call(steps, {"u": f"{u}.call", "n": 1}), slept=ctx.sleep(_ms(req["ms"]))
-        )
+    winner = await select(fast=ctx.service_call(steps, {"u": f"{u}.call", "n": 1}), slept=ctx.sleep(_ms(req["ms"])))
     first = await ctx.run_typed("first", lambda: winner[0])
     await ctx.sleep(_ms(1))
     return [winner[0], first]
@@ -224,8 +225,8 @@ async def step(ctx: Context, req: Request) -> list[str]:
     u: str = req["u"]
 
     async def gated() -> str:
-        ledger.write("gated", u)
-        await opened.wait()
+        here.ledger.write("gated", u)
+        await here.opened.wait()
         return effect(u, 1)
 
     first = await ctx.run_typed("first", effect, u=u, step=0)
@@ -235,7 +236,7 @@ async def step(ctx: Context, req: Request) -> list[str]:
 
 @slow.handler()
 async def open_gate(ctx: Context) -> None:
-    opened.set()
+    here.opened.set()
 
 
 bulk = Service("Bulk", invocation_retry_policy=RETRY)
@@ -252,25 +253,25 @@ async def start(ctx: Context, req: Request) -> None:
 @bulk.handler()
 async def hold(ctx: Context, req: Request) -> str:
     """Runs until the gate opens, without telling the engine what it waits for."""
-    ledger.write("running", req["u"])
-    await opened.wait()
-    ledger.write("done", req["u"])
+    here.ledger.write("running", req["u"])
+    await here.opened.wait()
+    here.ledger.write("done", req["u"])
     return req["u"]
 
 
 @bulk.handler()
 async def sleep(ctx: Context, req: Request) -> str:
     await ctx.sleep(_ms(max(0, req["until_ms"] - now_ms())))
-    ledger.write("done", req["u"], late_ms=now_ms() - req["until_ms"])
+    here.ledger.write("done", req["u"], late_ms=now_ms() - req["until_ms"])
     return req["u"]
 
 
 @bulk.handler(name="await")
 async def await_(ctx: Context, req: Request) -> str:
     awakeable_id, promise = ctx.awakeable(type_hint=str)
-    ledger.write("awakeable", req["u"], id=awakeable_id)
+    here.ledger.write("awakeable", req["u"], id=awakeable_id)
     value = await promise
-    ledger.write("done", req["u"])
+    here.ledger.write("done", req["u"])
     return value
 
 

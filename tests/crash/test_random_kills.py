@@ -177,7 +177,7 @@ class Load:
         kinds = [
             self.steps, self.parallel, self.parent, self.nap, self.race, self.post, self.wait, self.approve, self.chain,
         ]  # fmt: skip
-        work: list[Callable[[], Awaitable[None]]] = kinds * WORKERS_PER_KIND + [self.unkeyed]
+        work: list[Callable[[], Awaitable[None]]] = [*kinds * WORKERS_PER_KIND, self.unkeyed]
         work += [lambda key=f"ordered{index}": self.ordered(key) for index in range(KEYS)]
         return [asyncio.create_task(self.repeat(one)) for one in work]
 
@@ -227,7 +227,7 @@ async def _settle(host: Host, load: Load, workers: list[asyncio.Task[None]]) -> 
 
 async def _unfinished(host: Host) -> list[str]:
     statuses = ("scheduled", "pending", "ready", "running", "backing-off", "suspended", "paused")
-    response = await host.client.get(f"{host.admin}/invocations", params=[("status", status) for status in statuses])
+    response = await host.client.get(f"{host.admin}/invocations", params={"status": statuses})
     return [
         " ".join(str(info.get(name)) for name in ("id", "target", "status", "waiting_for", "last_failure"))
         for info in response.json()["invocations"]
@@ -315,8 +315,8 @@ def _check_journals(load: Load, steps: Steps, engine: Engine) -> None:
         kinds = [entry.entry_type for entry in entries]
         assert kinds[0] == "Command: Input"
         assert kinds[-1] == "Command: Output"
-        results = {
-            entry.completion_id: entry.detail["value"]
+        results: dict[int, Any] = {
+            entry.completion_id or 0: entry.detail["value"]
             for entry in entries
             if entry.entry_type == "Notification: Run"
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -45,9 +46,7 @@ async def count(host: Host, *statuses: str) -> int:
     """How many invocations have one of these statuses."""
     total, before = 0, None
     while True:
-        params = [("status", status) for status in statuses] + [("limit", "1000")]
-        if before is not None:
-            params.append(("before", before))
+        params: dict[str, Any] = {"status": statuses, "limit": 1000} | ({} if before is None else {"before": before})
         page = (await host.client.get(f"{host.admin}/invocations", params=params)).json()["invocations"]
         total += len(page)
         if len(page) < 1000:
@@ -60,7 +59,7 @@ async def test_thousands_in_flight_go_on(tmp_path: Path) -> None:
     async with hosting(tmp_path, fsync=False, attempts_max=RUNNING + 500, suspend_after_ms=200) as host:
         await host.start()
         half = SUSPENDED // 2
-        until_ms = program.now_ms() + 8_000
+        until_ms = program.now_ms() + 6_000
         for kind, number in (("await", half), ("sleep", half), ("hold", RUNNING)):
             body = {"kind": kind, "first": 0, "count": number, "until_ms": until_ms}
             assert (await host.persist("POST", "/Bulk/start", json=body)).status_code == 200
@@ -195,8 +194,6 @@ async def test_a_kill_while_stopping(tmp_path: Path) -> None:
 
 
 def _refuses(host: Host) -> bool:
-    import socket
-
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", host.ports[0])) != 0
 
@@ -206,11 +203,11 @@ async def test_a_stop_in_order_finishes_what_it_can(tmp_path: Path) -> None:
     async with hosting(tmp_path, drain_ms=30_000) as host:
         for _ in range(5):
             await host.start()
-            sent = [
-                (await host.persist("POST", "/Flow/steps/send", json={"u": u, "n": 6}, headers={"idempotency-key": u}))
-                .json()["invocationId"]
-                for u in (f"drained{index}" for index in range(10))
-            ]
+            sent: list[str] = []
+            for u in (f"drained{index}" for index in range(10)):
+                body, headers = {"u": u, "n": 6}, {"idempotency-key": u}
+                answer = await host.persist("POST", "/Flow/steps/send", json=body, headers=headers)
+                sent.append(answer.json()["invocationId"])
             await host.stop()
         await host.start()
         for index, invocation_id in enumerate(sent):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from holdfast import Engine
@@ -88,7 +88,7 @@ async def status(engine: Engine, invocation_id: str, *wanted: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def ticking() -> Any:
+async def ticking() -> AsyncIterator[list[float]]:
     """How long the event loop was held up at most while the block ran: yields a list with that figure, seconds."""
     longest = [0.0]
 

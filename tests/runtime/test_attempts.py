@@ -179,7 +179,8 @@ async def test_cancel_leaves_a_handler_alone_that_waits_elsewhere() -> None:
         assert programs.seen["cancelled a"] == 0
         programs.gates["a"].set()
         completion = await engine.attach(invocation_id)
-        assert completion.failure is not None and completion.failure.code == 409
+        assert completion.failure is not None
+        assert completion.failure.code == 409
 
 
 async def test_a_cancelled_error_of_the_handler_itself_is_a_failed_attempt() -> None:

@@ -113,7 +113,7 @@ async def test_a_notification_committed_while_the_attempt_gives_up(slow_disk: Sl
         disk.closed.set()
         resolving = asyncio.create_task(engine.resolve_awakeable(awakeable_id, b'"there"'))
         await until(disk.waiting.is_set, "the commit")
-        attempts = engine._invoker.attempts  # pyright: ignore[reportPrivateUsage]
+        attempts = engine._invoker.attempts
         # With the answer applied and not yet committed, the attempt that only waits is asked, and ends.
         await until(lambda: not attempts or all(attempt.terminal for attempt in attempts.values()), "the suspension")
         disk.closed.clear()
@@ -182,7 +182,7 @@ async def test_stop_on_a_slow_disk(slow_disk: SlowDisks, tmp_path: Path) -> None
 
 def grow_no_more(engine: Engine) -> None:
     """The database file may not get larger: SQLite answers as for a full disk."""
-    connection = engine._tables.connection  # pyright: ignore[reportPrivateUsage]
+    connection = engine._tables.connection
     connection.pragma("max_page_count", connection.pragma("page_count"))
 
 
@@ -300,7 +300,7 @@ async def test_a_failure_while_stopping_on_a_slow_disk(
     slow = SqliteTables.commit
 
     def broken(tables: SqliteTables) -> None:
-        slow(tables) if tables.connection is not engine._tables.connection else time.sleep(0.005)  # pyright: ignore[reportPrivateUsage]
+        slow(tables) if tables.connection is not engine._tables.connection else time.sleep(0.005)
         raise apsw.IOError("disk I/O error")
 
     monkeypatch.setattr(SqliteTables, "commit", broken)
@@ -322,9 +322,9 @@ def test_sync_engine_tells_a_full_disk(tmp_path: Path) -> None:
             grow_no_more(engine.engine)
 
         engine.run(limit())
+        texts = [json.dumps(os.urandom(20_000).hex()).encode() for _ in range(20)]
         with pytest.raises(EngineError):
-            for _ in range(1000):
-                engine.call("Counter/k/fill", json.dumps(os.urandom(20_000).hex()).encode())
+            _ = [engine.call("Counter/k/fill", text) for text in texts]
         with pytest.raises(EngineError) as caught:
             engine.call("Counter/k/add", b"1")
         assert caught.value.hint

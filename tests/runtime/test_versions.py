@@ -38,7 +38,9 @@ async def outcomes(engine: Engine) -> dict[str, Any]:
     found["greet"] = await call(engine, "Greeter/greet", "Ada")
     found["fan out"] = await call(engine, "Greeter/fan_out", 4)
     found["refused"] = await failure(engine, await send(engine, "Greeter/refuse", "tea"))
-    found["counts"] = [await call(engine, "Counter/k/add", 1) for _ in range(3)] + [await call(engine, "Counter/k/value")]
+    found["counts"] = [await call(engine, "Counter/k/add", 1) for _ in range(3)] + [
+        await call(engine, "Counter/k/value")
+    ]
     found["state"] = engine.state("Counter", "k")
     waiting = await send(engine, "Waiter/awakeable", "a")
     await engine.resolve_awakeable(await awakeable(engine, "a"), b'"there"')

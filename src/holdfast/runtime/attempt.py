@@ -126,7 +126,8 @@ class Attempt:
     def abort(self) -> None:
         """Stop the handler at its next await. Whatever it still says is ignored."""
         self.aborted = True
-        self._input_ended = True
+        # The SDK swallows the cancellation where a handler awaits it, and then waits for the end of its input.
+        self.close()
         self.task.cancel()
 
     @property
