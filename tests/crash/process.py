@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -32,10 +33,8 @@ START_S = 60.0
 
 def _main() -> None:
     """Fork an engine process per line of stdin, wait for its end, tell how it ended."""
-    import holdfast.server
-    from tests.crash import program
-
-    del program  # importing is what takes long
+    for module in ("holdfast.server", "tests.crash.program"):
+        importlib.import_module(module)
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

@@ -20,7 +20,7 @@ from tests.crash import program
 from tests.crash.history import Steps, check_database
 from tests.crash.process import Host, hosting
 
-KILLS = int(os.environ.get("HOLDFAST_KILLS", "40"))
+KILLS = int(os.environ.get("HOLDFAST_KILLS", "60"))
 SEED = int(os.environ.get("HOLDFAST_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 KEYS = 3
 WORKERS_PER_KIND = 2

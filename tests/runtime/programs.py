@@ -141,6 +141,13 @@ async def awakeable(ctx: Context, name: str) -> str:
 
 
 @waiter.handler()
+async def crowd(ctx: Context, count: int) -> None:
+    """Starts many who wait, all in one moment."""
+    for index in range(count):
+        ctx.service_send(awakeable, f"w{index}")
+
+
+@waiter.handler()
 async def nap(ctx: Context, nap_ms: int) -> int:
     before = await ctx.run_typed("before", lambda: time.time_ns() // 1_000_000)
     await ctx.sleep(ms(nap_ms))

@@ -67,13 +67,16 @@ async def test_an_attempt_that_was_busy_when_asked_is_suspended_later() -> None:
 
 
 async def test_a_crowd_that_waits_gives_way(tmp_path: Path) -> None:
-    """Places are taken by attempts that wait for those without one. Asked before they have read their input, too."""
-    async with Engine(programs.app, db=tmp_path / "a.db", attempts_max=50, suspend_after_ms=60_000) as engine:
-        ids = [await send(engine, "Waiter/awakeable", f"w{index}") for index in range(300)]
-        await until(lambda: sum(len(programs.notes[f"w{index}"]) > 0 for index in range(300)) == 300, "all to start")
-        for index in range(300):
-            await engine.resolve_awakeable(programs.notes[f"w{index}"][0], b'"go"')
-        assert [await result(engine, one) for one in ids] == ["go"] * 300
+    """All places are taken in one moment by attempts that wait. They are asked before they have read their input, too."""
+    count = 600
+    async with Engine(programs.app, db=tmp_path / "a.db", attempts_max=300, suspend_after_ms=60_000) as engine:
+        await call(engine, "Waiter/crowd", count)
+        names = [f"w{index}" for index in range(count)]
+        await until(lambda: all(name in programs.notes for name in names), "the start of all")
+        for name in names:
+            await engine.resolve_awakeable(programs.notes[name][0], b'"go"')
+        await until(lambda: not engine.list_invocations(statuses=["suspended", "running", "ready"]))
+        assert len(engine.list_invocations(handler="awakeable", statuses=["completed"], limit=1_000)) == count
 
 
 @pytest.mark.parametrize("attempts_max", [1, 2, 7])

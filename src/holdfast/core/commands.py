@@ -6,7 +6,7 @@ All of that is one durable step. `machine` is the caller; a function raises `Com
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from holdfast.core import ids
 from holdfast.core.effects import ArmTimer
@@ -15,7 +15,7 @@ from holdfast.core.results import completion_of, result_of
 from holdfast.protocol import messages as m
 from holdfast.protocol.discovery import RetryPolicy
 from holdfast.protocol.messages import Result
-from holdfast.protocol.wire import frame, message
+from holdfast.protocol.wire import Content, frame, message, octets, string, u32, u64
 
 if TYPE_CHECKING:
     from holdfast.core.machine import Machine
@@ -59,8 +59,8 @@ def _propose_run_completion(machine: Machine, inv: Invocation, message_type: int
 
 
 def _output(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
-    inv.output = frame(m.OUTPUT, body)
     inv.result = result = m.output_result(body)
+    inv.output = frame(m.OUTPUT, body)
     inv.failure_code = None if result.failure is None else result.failure[0]
     inv.deployment_id = inv.deployment_id or machine.deployment_id
     machine.change(inv, at_ms)
@@ -84,13 +84,14 @@ def _readable_key(inv: Invocation) -> str:
 
 def _get_lazy_state(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
     key, command = _readable_key(inv), message(body)
-    value = machine.tables.state_value(inv.service, key, cast(bytes, command.get(1, b"")).decode())
+    name, completion_id = string(command, 1), u32(command, 11)
     _append(machine, inv, message_type, body, at_ms)
-    _complete(machine, inv, message_type, cast(int, command[11]), Result(value=value), at_ms)
+    value = machine.tables.state_value(inv.service, key, name)
+    _complete(machine, inv, message_type, completion_id, Result(value=value), at_ms)
 
 
 def _get_lazy_state_keys(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
-    key, completion_id = _readable_key(inv), cast(int, message(body)[11])
+    key, completion_id = _readable_key(inv), u32(message(body), 11)
     names = [name.encode() for name, _ in machine.tables.state(inv.service, key)]
     _append(machine, inv, message_type, body, at_ms)
     machine.notify(inv, m.state_keys_frame(completion_id, names), (completion_id,), at_ms)
@@ -98,13 +99,13 @@ def _get_lazy_state_keys(machine: Machine, inv: Invocation, message_type: int, b
 
 def _set_state(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
     key, command = _writable_key(inv), message(body)
-    name, value = cast(bytes, command.get(1, b"")).decode(), m.decode_value(cast(bytes, command.get(3, b"")))
+    name, value = string(command, 1), m.decode_value(octets(command, 3))
     _append(machine, inv, message_type, body, at_ms)
     machine.tables.set_state(inv.service, key, name, value)
 
 
 def _clear_state(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
-    key, name = _writable_key(inv), cast(bytes, message(body).get(1, b"")).decode()
+    key, name = _writable_key(inv), string(message(body), 1)
     _append(machine, inv, message_type, body, at_ms)
     machine.tables.clear_state(inv.service, key, name)
 
@@ -127,7 +128,7 @@ def _workflow_key(machine: Machine, inv: Invocation) -> str:
 
 def _get_promise(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
     key, command = _workflow_key(machine, inv), message(body)
-    name, completion_id = cast(bytes, command.get(1, b"")).decode(), cast(int, command[11])
+    name, completion_id = string(command, 1), u32(command, 11)
     _append(machine, inv, message_type, body, at_ms)
     stored = machine.tables.promise(inv.service, key, name)
     if stored is None:
@@ -138,21 +139,22 @@ def _get_promise(machine: Machine, inv: Invocation, message_type: int, body: byt
 
 def _peek_promise(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
     key, command = _workflow_key(machine, inv), message(body)
-    stored = machine.tables.promise(inv.service, key, cast(bytes, command.get(1, b"")).decode())
-    result = m.VOID if stored is None else m.decode_result(message(stored))
+    name, completion_id = string(command, 1), u32(command, 11)
     _append(machine, inv, message_type, body, at_ms)
-    _complete(machine, inv, message_type, cast(int, command[11]), result, at_ms)
+    stored = machine.tables.promise(inv.service, key, name)
+    result = m.VOID if stored is None else m.decode_result(message(stored))
+    _complete(machine, inv, message_type, completion_id, result, at_ms)
 
 
 def _complete_promise(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
     key, command = _workflow_key(machine, inv), message(body)
-    name, completion_id = cast(bytes, command.get(1, b"")).decode(), cast(int, command[11])
+    name, completion_id = string(command, 1), u32(command, 11)
+    result = m.decode_result(command, value=2, failure=3)
     _append(machine, inv, message_type, body, at_ms)
     if machine.tables.promise(inv.service, key, name) is not None:
         taken = Result(failure=(409, "promise was already completed", {}))
         _complete(machine, inv, message_type, completion_id, taken, at_ms)
         return
-    result = m.decode_result(command, value=2, failure=3)
     machine.tables.complete_promise(inv.service, key, name, m.encode_result(result))
     _complete(machine, inv, message_type, completion_id, m.VOID, at_ms)
     for seq, waiting_id in machine.tables.take_promise_listeners(inv.service, key, name):
@@ -164,7 +166,7 @@ def _complete_promise(machine: Machine, inv: Invocation, message_type: int, body
 
 def _sleep(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
     command = message(body)
-    wake_up_ms, completion_id = cast(int, command.get(1, 0)), cast(int, command[11])
+    wake_up_ms, completion_id = u64(command, 1, 0), u32(command, 11)
     _append(machine, inv, message_type, body, at_ms)
     if wake_up_ms <= at_ms:
         _complete(machine, inv, message_type, completion_id, m.VOID, at_ms)
@@ -234,18 +236,14 @@ def _join(
         machine.change(target, at_ms)
 
 
-def _target_id(command: dict[int, int | bytes]) -> str:
+def _target_id(command: Content) -> str:
     """The invocation meant by AttachInvocation or GetInvocationOutput."""
-
-    def string(part: dict[int, int | bytes], number: int) -> str:
-        return cast(bytes, part.get(number, b"")).decode()
-
     if 3 in command:
-        target = message(cast(bytes, command[3]))
+        target = message(octets(command, 3))
         key = string(target, 2) if 2 in target else None
         return ids.invocation_text(ids.idempotent_id(string(target, 1), key, string(target, 3), string(target, 4)))
     if 4 in command:
-        target = message(cast(bytes, command[4]))
+        target = message(octets(command, 4))
         return ids.invocation_text(ids.workflow_run_id(string(target, 1), string(target, 2)))
     return _checked_id(string(command, 1))
 
@@ -260,7 +258,7 @@ def _checked_id(invocation_id: str) -> str:
 
 def _attach(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
     command = message(body)
-    target, completion_id = machine.find(_target_id(command)), cast(int, command[11])
+    target, completion_id = machine.find(_target_id(command)), u32(command, 11)
     _append(machine, inv, message_type, body, at_ms)
     if target is None:
         _complete(machine, inv, message_type, completion_id, Result(failure=(404, "not found", {})), at_ms)
@@ -274,21 +272,22 @@ def _attach(machine: Machine, inv: Invocation, message_type: int, body: bytes, a
 
 def _send_signal(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
     command = message(body)
-    target_id = _checked_id(cast(bytes, command.get(1, b"")).decode())
-    signal = cast(int, command[2]) if 2 in command else cast(bytes, command.get(3, b"")).decode()
+    target_id = _checked_id(string(command, 1))
+    signal = u32(command, 2) if 2 in command else string(command, 3)
+    result = m.decode_result(command)
     _append(machine, inv, message_type, body, at_ms)
-    machine.signal(machine.find(target_id), signal, m.decode_result(command), at_ms)
+    machine.signal(machine.find(target_id), signal, result, at_ms)
 
 
 def _complete_awakeable(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
     command = message(body)
-    awakeable_id = cast(bytes, command.get(1, b"")).decode()
+    awakeable_id = string(command, 1)
     try:
         raw, signal = ids.awakeable_parts(awakeable_id)
     except ids.MalformedId as error:
         raise CommandRefused(500, f"bad awakeable id '{awakeable_id}': {error} [RT0017]") from None
-    _append(machine, inv, message_type, body, at_ms)
     result = m.decode_result(command, value=2, failure=3)
+    _append(machine, inv, message_type, body, at_ms)
     machine.signal(machine.find(ids.invocation_text(raw)), signal, result, at_ms)
 
 

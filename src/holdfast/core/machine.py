@@ -60,6 +60,9 @@ FREE_LOCKS_MAX = 10_000
 
 NUMBERS_RESERVED = 4096
 
+LATEST_MS = (1 << 63) - 1
+"""The end of time: what a row can hold."""
+
 
 class Lock:
     """Who holds a key and who waits for it: seqs of invocations, and state mutations as negative numbers."""
@@ -153,12 +156,15 @@ class Machine:
 
     def _evict(self, inv: Invocation) -> None:
         self.resident.pop(inv.seq, None)
-        self.by_id.pop(inv.id, None)
+        if self.by_id.get(inv.id) is inv:  # its id may be in use again within the same batch
+            del self.by_id[inv.id]
         if inv.exclusive and inv.status in (Status.SUSPENDED, Status.PAUSED):
             self._locks.pop((inv.service, inv.key or ""), None)
 
     def forget(self, inv: Invocation) -> None:
         """Drop a committed invocation that nothing happens to; it is loaded again when needed."""
+        if inv.retry_count or inv.failures_since_entry:
+            return  # these counters live in memory only
         if not inv.in_flight and not inv.is_new and not inv.is_dirty and not inv.pending:
             self.resident.pop(inv.seq, None)
             self.by_id.pop(inv.id, None)
@@ -270,6 +276,7 @@ class Machine:
     def admit_new(self, inv: Invocation, start_at_ms: int | None, at_ms: int) -> None:
         """Schedule, queue or start a new invocation."""
         if start_at_ms is not None:
+            start_at_ms = min(start_at_ms, LATEST_MS)
             inv.status = Status.SCHEDULED
             inv.start_at_ms = start_at_ms
             self.tables.add_timer(start_at_ms, inv.seq, 0)
@@ -348,9 +355,9 @@ class Machine:
         except commands.CommandRefused as refusal:
             self.abort(inv)
             self._failed(inv, AttemptError(refusal.code, refusal.message), at_ms)
-        except (MalformedFrame, KeyError, UnicodeDecodeError) as error:
+        except MalformedFrame as error:
             self.abort(inv)
-            self._failed(inv, AttemptError(571, f"malformed message from the SDK: {error!r} [RT0012]"), at_ms)
+            self._failed(inv, AttemptError(571, f"malformed message from the SDK: {error} [RT0012]"), at_ms)
 
     def abort(self, inv: Invocation) -> None:
         if inv.in_flight:
@@ -377,8 +384,7 @@ class Machine:
             # It arrived after the SDK's last look. Without this the wake-up is lost and the invocation sleeps on.
             rest = resolve(rest, leaf) if rest is not None else None
         if inv.pause_requested:
-            inv.pause_requested = False
-            self._park(inv, Status.PAUSED, rest, at_ms)
+            self.pause(inv, at_ms)
         elif rest is None:
             self.effects.append(StartAttempt(inv))
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from holdfast.core.effects import Answer, CloseInput, Completed, Refuse, StartAttempt
 from holdfast.core.events import (
@@ -17,7 +17,7 @@ from holdfast.core.events import (
 from holdfast.core.model import LIVE, Failure, Invocation, Status
 from holdfast.core.results import completion_of, pending_sleeps
 from holdfast.protocol import messages as m
-from holdfast.protocol.wire import message, split
+from holdfast.protocol.wire import message, split, string
 
 if TYPE_CHECKING:
     from holdfast.core.machine import Machine
@@ -76,11 +76,7 @@ def kill(machine: Machine, inv: Invocation, at_ms: int) -> None:
 
 def _children(machine: Machine, inv: Invocation) -> list[str]:
     journal = inv.head + machine.tables.journal(inv.seq) + b"".join(inv.pending)
-    return [
-        cast(bytes, message(body)[16]).decode()
-        for message_type, body in split(journal)
-        if message_type == m.CALL_INVOCATION_ID
-    ]
+    return [string(message(body), 16) for message_type, body in split(journal) if message_type == m.CALL_INVOCATION_ID]
 
 
 def _found(machine: Machine, token: object, invocation_id: str) -> Invocation | None:

@@ -8,7 +8,7 @@ import hashlib
 from holdfast.core.model import Completion, Failure, Invocation
 from holdfast.protocol import messages as m
 from holdfast.protocol.messages import Result
-from holdfast.protocol.wire import HEADER_BYTES, message, split
+from holdfast.protocol.wire import HEADER_BYTES, message, split, u32, u64
 
 
 def completion_of(inv: Invocation) -> Completion:
@@ -35,9 +35,9 @@ def pending_sleeps(journal: bytes) -> dict[int, int]:
     for message_type, body in split(journal):
         if message_type == m.SLEEP:
             command = message(body)
-            sleeps[int(command.get(11, 0))] = int(command.get(1, 0))
+            sleeps[u32(command, 11)] = u64(command, 1, 0)
         elif message_type == m.SLEEP_COMPLETION:
-            sleeps.pop(int(message(body)[1]), None)
+            sleeps.pop(u32(message(body), 1), None)
     return sleeps
 
 

@@ -141,13 +141,13 @@ def parse_manifest(body: bytes) -> Manifest:
             max_protocol_version=int(manifest["maxProtocolVersion"]),
             services={service.name: service for service in services},
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InvalidManifest(f"the discovery answer lacks or garbles a field: {error!r}") from error
 
 
 def _service(raw: dict[str, Any]) -> ServiceSpec:
     name, ty = str(raw["name"]), cast(ServiceType, raw["ty"])
-    if not _SERVICE_NAME.match(name):
+    if not _SERVICE_NAME.fullmatch(name):
         raise InvalidManifest(f"{name!r} is not a valid service name")
     if name.lower().startswith("restate") or name.lower() == "openapi":
         raise InvalidManifest(f"service name {name!r} contains a reserved name")
@@ -201,7 +201,7 @@ _OVERRIDES = (
 def _handler(service: dict[str, Any], service_ty: str, raw: dict[str, Any]) -> HandlerSpec:
     name, declared = str(raw["name"]), raw.get("ty")
     where = f"{service['name']}/{name}"
-    if not _HANDLER_NAME.match(name):
+    if not _HANDLER_NAME.fullmatch(name):
         raise InvalidManifest(f"{name!r} is not a valid handler name")
     if declared not in _ALLOWED[service_ty]:
         raise InvalidManifest(f"{where}: handler type {declared} does not fit service type {service_ty}")
@@ -259,13 +259,16 @@ def _input_rules(raw: dict[str, Any] | None) -> InputRules:
 def _retry(raw: dict[str, Any]) -> RetryPolicy:
     default = RetryPolicy()
     attempts = raw.get("retryPolicyMaxAttempts")
+    on_max_attempts = raw.get("retryPolicyOnMaxAttempts") or default.on_max_attempts
+    if on_max_attempts not in ("PAUSE", "KILL"):
+        raise InvalidManifest(f"retryPolicyOnMaxAttempts must be PAUSE or KILL, not {on_max_attempts!r}")
     return RetryPolicy(
         initial_interval_ms=_first_ms(default.initial_interval_ms, raw.get("retryPolicyInitialInterval")),
         exponentiation_factor=float(raw.get("retryPolicyExponentiationFactor") or default.exponentiation_factor),
         max_interval_ms=_first_ms(default.max_interval_ms, raw.get("retryPolicyMaxInterval")),
         # 0 is accepted and treated as 1, as the server does.
         max_attempts=default.max_attempts if attempts is None else max(1, int(attempts)),
-        on_max_attempts=raw.get("retryPolicyOnMaxAttempts") or default.on_max_attempts,
+        on_max_attempts=on_max_attempts,
     )
 
 

@@ -8,9 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import cast
 
-from holdfast.protocol.wire import data, fields, frame, message, numbers, text, uint, varint
+from holdfast.protocol.wire import (
+    Content,
+    MalformedFrame,
+    data,
+    fields,
+    frame,
+    message,
+    numbers,
+    octets,
+    string,
+    text,
+    u32,
+    u64,
+    uint,
+    varint,
+)
 
 START, SUSPENSION, ERROR, END = 0x0000, 0x0001, 0x0002, 0x0003
 PROPOSE_RUN_COMPLETION, AWAITING_ON, PROPOSE_RUN_COMPLETION_ACK = 0x0005, 0x0006, 0x0007
@@ -105,20 +119,18 @@ def encode_failure(code: int, failure_message: str, metadata: Mapping[str, str] 
 
 
 def decode_value(body: bytes) -> bytes:
-    return cast(bytes, message(body).get(1, b""))
+    return octets(message(body), 1)
 
 
 def decode_failure(body: bytes) -> tuple[int, str, dict[str, str]]:
-    code, failure_message, metadata = 0, "", dict[str, str]()
+    """(code, message, metadata) of the `Failure` message."""
+    content = message(body)
+    metadata: dict[str, str] = {}
     for number, value in fields(body):
-        if number == 1:
-            code = cast(int, value)
-        elif number == 2:
-            failure_message = cast(bytes, value).decode(errors="replace")
-        elif number == 3:
-            pair = message(cast(bytes, value))
-            metadata[cast(bytes, pair.get(1, b"")).decode()] = cast(bytes, pair.get(2, b"")).decode()
-    return code, failure_message, metadata
+        if number == 3:
+            pair = message(octets({3: value}, 3))
+            metadata[string(pair, 1)] = string(pair, 2)
+    return u32(content, 1, 0), string(content, 2), metadata
 
 
 def encode_result(result: Result) -> bytes:
@@ -130,12 +142,12 @@ def encode_result(result: Result) -> bytes:
     return _VOID_FIELD
 
 
-def decode_result(message_fields: Mapping[int, int | bytes], value: int = 5, failure: int = 6) -> Result:
+def decode_result(content: Content, value: int = 5, failure: int = 6) -> Result:
     """Read a result whose value and failure stand at the given field numbers; void if neither is there."""
-    if value in message_fields:
-        return Result(value=decode_value(cast(bytes, message_fields[value])))
-    if failure in message_fields:
-        return Result(failure=decode_failure(cast(bytes, message_fields[failure])))
+    if value in content:
+        return Result(value=decode_value(octets(content, value)))
+    if failure in content:
+        return Result(failure=decode_failure(octets(content, failure)))
     return VOID
 
 
@@ -239,10 +251,10 @@ def output_result(body: bytes) -> Result:
 def run_proposal(body: bytes) -> tuple[int, Result]:
     """(completion id, result) of ProposeRunCompletion, whose value is bare bytes."""
     content = message(body)
-    failure = content.get(15)
-    if failure is not None:
-        return cast(int, content[1]), Result(failure=decode_failure(cast(bytes, failure)))
-    return cast(int, content[1]), Result(value=cast(bytes, content.get(14, b"")))
+    completion_id = u32(content, 1)
+    if 15 in content:
+        return completion_id, Result(failure=decode_failure(octets(content, 15)))
+    return completion_id, Result(value=octets(content, 14))
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,19 +274,15 @@ class AttemptError:
 
 def attempt_error(body: bytes) -> AttemptError:
     content = message(body)
-
-    def string(number: int) -> str:
-        return cast(bytes, content.get(number, b"")).decode(errors="replace")
-
     return AttemptError(
-        code=cast(int, content.get(1, 500)),
-        message=string(2),
-        stacktrace=string(3),
-        command_index=cast("int | None", content.get(4)),
-        command_name=string(5) if 5 in content else None,
-        command_type=cast("int | None", content.get(6)),
-        next_retry_delay_ms=cast("int | None", content.get(8)),
-        behavior=cast(int, content.get(9, 0)),
+        code=u32(content, 1, 500),
+        message=octets(content, 2).decode(errors="replace"),
+        stacktrace=octets(content, 3).decode(errors="replace"),
+        command_index=u32(content, 4) if 4 in content else None,
+        command_name=octets(content, 5).decode(errors="replace") if 5 in content else None,
+        command_type=u32(content, 6) if 6 in content else None,
+        next_retry_delay_ms=u64(content, 8) if 8 in content else None,
+        behavior=u32(content, 9, 0),
     )
 
 
@@ -306,42 +314,45 @@ class Awaited:
         return out
 
 
-def awaited_tree(body: bytes) -> Awaited:
+AWAITED_DEPTH_MAX = 200
+"""Deeper futures are refused; the server allows 1000, Python's own recursion limit is in the way of that."""
+
+
+def awaited_tree(body: bytes, depth: int = 0) -> Awaited:
     """The Future message of version 7."""
-    completions, signals, names, nested, combinator = list[int](), list[int](), list[str](), list[Awaited](), 0
+    if depth > AWAITED_DEPTH_MAX:
+        raise MalformedFrame(f"future nested deeper than {AWAITED_DEPTH_MAX}")
+    completions, signals, names, nested = list[int](), list[int](), list[str](), list[Awaited]()
     for number, value in fields(body):
         if number == 1:
             completions += numbers(value)
         elif number == 2:
             signals += numbers(value)
         elif number == 3:
-            names.append(cast(bytes, value).decode())
+            names.append(string({3: value}, 3))
         elif number == 4:
-            nested.append(awaited_tree(cast(bytes, value)))
-        elif number == 5:
-            combinator = cast(int, value)
+            nested.append(awaited_tree(octets({4: value}, 4), depth + 1))
+    combinator = u32(message(body), 5, 0)
     return Awaited(tuple(completions), tuple(signals), tuple(names), tuple(nested), combinator or 1)
 
 
 def suspension(body: bytes) -> Awaited:
     """A Suspension frame of any version, as a tree."""
-    completions, signals, names = list[int](), list[int](), list[str]()
-    for number, value in fields(body):
-        if number == 1:
-            completions += numbers(value)
-        elif number == 2:
-            signals += numbers(value)
-        elif number == 3:
-            names.append(cast(bytes, value).decode())
-        elif number == 4:
-            return awaited_tree(cast(bytes, value))
-    return Awaited(tuple(completions), tuple(signals), tuple(names))
+    content = message(body)
+    if 4 in content:
+        return awaited_tree(octets(content, 4))
+    flat = [(number, value) for number, value in fields(body) if number in (1, 2, 3)]
+    return Awaited(
+        tuple(n for number, value in flat if number == 1 for n in numbers(value)),
+        tuple(n for number, value in flat if number == 2 for n in numbers(value)),
+        tuple(string({3: value}, 3) for number, value in flat if number == 3),
+    )
 
 
 def awaiting_on(body: bytes) -> tuple[Awaited, bool]:
     """(what is awaited, whether a run action is executing) of version 7's AwaitingOn."""
     content = message(body)
-    return awaited_tree(cast(bytes, content.get(1, b""))), bool(content.get(2, 0))
+    return awaited_tree(octets(content, 1)), bool(u32(content, 2, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,44 +374,25 @@ class CallRequest:
 
 
 def call_request(message_type: int, body: bytes) -> CallRequest:
-    service = handler = key = ""
-    parameter, headers, idempotency_key, scope = b"", list[tuple[str, str]](), None, None
-    notification = completion_id = invoke_time_ms = 0
+    content = message(body)
     one_way = message_type == ONE_WAY_CALL
     header_field, key_field, idempotency_field, scope_field = (5, 6, 7, 8) if one_way else (4, 5, 6, 7)
+    headers: list[tuple[str, str]] = []
     for number, value in fields(body):
-        if number == 10:
-            notification = cast(int, value)
-        elif number == 11:
-            completion_id = cast(int, value)
-        elif number == 4 and one_way:
-            invoke_time_ms = cast(int, value)
-        elif number == 1:
-            service = cast(bytes, value).decode()
-        elif number == 2:
-            handler = cast(bytes, value).decode()
-        elif number == 3:
-            parameter = cast(bytes, value)
-        elif number == header_field:
-            pair = message(cast(bytes, value))
-            headers.append((cast(bytes, pair.get(1, b"")).decode(), cast(bytes, pair.get(2, b"")).decode()))
-        elif number == key_field:
-            key = cast(bytes, value).decode()
-        elif number == idempotency_field:
-            idempotency_key = cast(bytes, value).decode()
-        elif number == scope_field:
-            scope = cast(bytes, value).decode()
+        if number == header_field:
+            pair = message(octets({number: value}, number))
+            headers.append((string(pair, 1), string(pair, 2)))
     return CallRequest(
-        service,
-        handler,
-        parameter,
-        tuple(headers),
-        key,
-        idempotency_key,
-        notification,
-        completion_id,
-        invoke_time_ms,
-        scope,
+        service=string(content, 1),
+        handler=string(content, 2),
+        parameter=octets(content, 3),
+        headers=tuple(headers),
+        key=string(content, key_field),
+        idempotency_key=string(content, idempotency_field) if idempotency_field in content else None,
+        invocation_id_notification=u32(content, 10, 0),
+        completion_id=0 if one_way else u32(content, 11, 0),
+        invoke_time_ms=u64(content, 4, 0) if one_way else 0,
+        scope=string(content, scope_field) if scope_field in content else None,
     )
 
 
@@ -408,5 +400,5 @@ def notification_leaf(message_type: int, body: bytes) -> int | str | tuple[int]:
     """The id a notification resolves: completion ids as a 1-tuple, signals as int or str."""
     content = message(body)
     if message_type != SIGNAL:
-        return (cast(int, content[1]),)
-    return cast(int, content[2]) if 2 in content else cast(bytes, content.get(3, b"")).decode()
+        return (u32(content, 1),)
+    return u32(content, 2) if 2 in content else string(content, 3)

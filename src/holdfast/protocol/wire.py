@@ -7,13 +7,18 @@ hot path, and a schema compiler's objects would cost more than everything else t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from struct import Struct
 
 HEADER = Struct(">HHI")
 HEADER_BYTES = HEADER.size
 _pack_header = HEADER.pack
 _unpack_header = HEADER.unpack_from
+
+_U32_MAX, _U64_MAX = (1 << 32) - 1, (1 << 64) - 1
+
+Content = Mapping[int, int | bytes]
+"""Fields by number."""
 
 Field = tuple[int, int | bytes]
 """(field number, varint or length-delimited value)."""
@@ -73,12 +78,15 @@ def read_varint(buffer: bytes, position: int) -> tuple[int, int]:
             position += 1
             result |= (byte & 0x7F) << shift
             if byte < 0x80:
+                if result > _U64_MAX:
+                    break
                 return result, position
             shift += 7
             if shift > 63:
-                raise MalformedFrame("varint longer than 64 bits")
+                break
     except IndexError:
         raise MalformedFrame("protobuf body ends inside a varint") from None
+    raise MalformedFrame("varint longer than 64 bits")
 
 
 def fields(body: bytes) -> list[Field]:
@@ -117,6 +125,42 @@ def fields(body: bytes) -> list[Field]:
 def message(body: bytes) -> dict[int, int | bytes]:
     """Fields by number, the last one wins (protobuf's rule for scalars). Absent fields are absent keys."""
     return dict(fields(body))
+
+
+def u32(content: Content, number: int, default: int | None = None) -> int:
+    """A 32-bit integer field.
+
+    Raises:
+        MalformedFrame: of another type, too large, or absent without a default.
+    """
+    value = u64(content, number, default)
+    if value > _U32_MAX:
+        raise MalformedFrame(f"field {number} is {value}, more than 32 bits")
+    return value
+
+
+def u64(content: Content, number: int, default: int | None = None) -> int:
+    """A 64-bit integer field. Raises as `u32`."""
+    value = content.get(number, default)
+    if not isinstance(value, int):
+        raise MalformedFrame(f"field {number} is {'absent' if value is None else 'no integer'}")
+    return value
+
+
+def octets(content: Content, number: int, default: bytes = b"") -> bytes:
+    """A length-delimited field. Raises MalformedFrame if it is of another type."""
+    value = content.get(number, default)
+    if not isinstance(value, bytes):
+        raise MalformedFrame(f"field {number} is an integer")
+    return value
+
+
+def string(content: Content, number: int) -> str:
+    """A text field, empty when absent. Raises MalformedFrame if it is of another type or no UTF-8."""
+    try:
+        return octets(content, number).decode()
+    except UnicodeDecodeError:
+        raise MalformedFrame(f"field {number} is no UTF-8") from None
 
 
 def numbers(packed_or_single: int | bytes) -> list[int]:

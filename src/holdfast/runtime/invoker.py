@@ -80,8 +80,7 @@ class Invoker:
             self._launch(inv)
             return
         self._ready.append(inv.seq)
-        if inv.retry_count == 0:
-            self.processor.machine.forget(inv)
+        self.processor.machine.forget(inv)
         self._sweep_soon(PRESSED_SWEEP_S)
 
     def recover(self, seqs: list[int]) -> None:

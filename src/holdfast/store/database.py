@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from importlib import resources
 from pathlib import Path
 from typing import IO
@@ -35,7 +37,9 @@ class Owner:
         """
         Raises:
             DatabaseInUse: another engine holds it; the message names its pid.
+            DatabaseRefused: there can be no file at this path.
         """
+        check_place(path)
         self._path = path.with_name(path.name + ".owner")
         self._file: IO[str] = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600), "r+")
         if not _try_lock(self._file):
@@ -93,13 +97,9 @@ def connect(path: Path | None, *, fsync: bool) -> apsw.Connection:
     if path is None:
         connection = apsw.Connection(":memory:")
     else:
-        if not path.parent.is_dir():
-            raise DatabaseRefused(
-                f"the directory {path.parent} does not exist", hint=f"create it first: mkdir -p {path.parent}"
-            )
-        if path.exists():
+        if path.exists() and path.stat().st_size > 0:
             _refuse_foreign(path)
-        else:
+        elif not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         connection = apsw.Connection(str(path))
     connection.pragma("journal_mode", "wal")
@@ -114,48 +114,92 @@ def connect(path: Path | None, *, fsync: bool) -> apsw.Connection:
     return connection
 
 
-def _refuse_foreign(path: Path) -> None:
+def check_place(path: Path) -> None:
+    """
+    Raises:
+        DatabaseRefused: there can be no database file at this path.
+    """
+    if not path.parent.is_dir():
+        raise DatabaseRefused(
+            f"the directory {path.parent} does not exist", hint=f"create it first: mkdir -p {path.parent}"
+        )
     if path.is_dir():
         raise DatabaseRefused(f"{path} is a directory", hint="give the path of a file")
-    if path.stat().st_size == 0:
-        return
+
+
+_UNTOUCHED = "it was left untouched"
+_HEADER_BYTES = 100
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Read the file's header, and the whole of a small file, without changing anything, not even its log."""
     with path.open("rb") as file:
-        magic = file.read(16)
-    if magic != b"SQLite format 3\x00":
-        raise DatabaseRefused(f"{path} is not a SQLite database", hint="it was left untouched; choose another file")
+        header = file.read(_HEADER_BYTES)
+    if header[:16] != b"SQLite format 3\x00":
+        raise DatabaseRefused(f"{path} is not a SQLite database", hint=f"{_UNTOUCHED}; choose another file")
+    # Offsets 60 and 68 of the SQLite header: user version and application id.
+    version, application_id = int.from_bytes(header[60:64], "big"), int.from_bytes(header[68:72], "big")
+    if application_id == APPLICATION_ID:
+        if version > SCHEMA_VERSION:
+            raise DatabaseRefused(
+                f"{path} has schema version {version}, this holdfast knows up to {SCHEMA_VERSION}",
+                hint=f"{_UNTOUCHED}. A newer holdfast wrote it: upgrade this one (pip install -U holdfast)",
+            )
+        _refuse_damaged(path)
+    elif application_id != 0 or _has_tables(path):
+        raise DatabaseRefused(
+            f"{path} is a SQLite database of another program", hint=f"{_UNTOUCHED}; choose another file"
+        )
+
+
+def _refuse_damaged(path: Path) -> None:
+    log = path.with_name(path.name + "-wal")
+    log_bytes = log.stat().st_size if log.exists() else 0
+    if path.stat().st_size + log_bytes > CHECKED_BYTES_MAX:
+        return
     try:
-        # Read-only, so that nothing of a foreign file is changed, not even its log.
-        reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        if not log_bytes:
+            damage = _quick_check(path, immutable=True)
+        else:
+            # After a crash only file and log together make sense, and reading them together writes a third file.
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder, "copy.db")
+                shutil.copyfile(path, copy)
+                shutil.copyfile(log, copy.with_name("copy.db-wal"))
+                damage = _quick_check(copy, immutable=False)
+    except apsw.Error as error:
+        damage = str(error)
+    if damage != "ok":
+        raise DatabaseRefused(
+            f"{path} is damaged: {damage}",
+            hint=f"{_UNTOUCHED}. Restore a backup, or save what can be read: "
+            f"sqlite3 {path} .recover | sqlite3 saved.db",
+        )
+
+
+def _quick_check(path: Path, *, immutable: bool) -> str:
+    reader = _open_reader(path, immutable=immutable)
+    try:
+        return str(reader.execute("PRAGMA quick_check(1)").get)
+    finally:
+        reader.close()
+
+
+def _has_tables(path: Path) -> bool:
+    try:
+        reader = _open_reader(path, immutable=True)
         try:
-            application_id = int(str(reader.pragma("application_id")))
-            version = int(str(reader.pragma("user_version")))
-            tables = reader.execute("SELECT count(*) FROM sqlite_schema").get
-            damage = None
-            if application_id == APPLICATION_ID and path.stat().st_size <= CHECKED_BYTES_MAX:
-                damage = reader.execute("PRAGMA quick_check(1)").get
+            return bool(reader.execute("SELECT count(*) FROM sqlite_schema").get)
         finally:
             reader.close()
     except apsw.Error as error:
-        raise DatabaseRefused(
-            f"{path} cannot be read: {error}",
-            hint="the file is damaged or locked by another program; it was left untouched. Restore a backup, or move "
-            "it away together with its -wal file and start anew",
-        ) from error
-    if damage not in (None, "ok"):
-        raise DatabaseRefused(
-            f"{path} is damaged: {damage}",
-            hint="it was left untouched. Restore a backup, or save what can be read with: "
-            f"sqlite3 {path} .recover | sqlite3 saved.db",
-        )
-    if application_id != APPLICATION_ID and tables:
-        raise DatabaseRefused(
-            f"{path} is a SQLite database of another program", hint="it was left untouched; choose another file"
-        )
-    if application_id == APPLICATION_ID and version > SCHEMA_VERSION:
-        raise DatabaseRefused(
-            f"{path} has schema version {version}, this holdfast knows up to {SCHEMA_VERSION}",
-            hint="it was written by a newer holdfast: upgrade this one (pip install -U holdfast)",
-        )
+        raise DatabaseRefused(f"{path} cannot be read: {error}", hint=f"{_UNTOUCHED}; choose another file") from error
+
+
+def _open_reader(path: Path, *, immutable: bool) -> apsw.Connection:
+    uri = path.absolute().as_uri() + ("?immutable=1" if immutable else "")
+    access = apsw.SQLITE_OPEN_READONLY if immutable else apsw.SQLITE_OPEN_READWRITE
+    return apsw.Connection(uri, flags=access | apsw.SQLITE_OPEN_URI)
 
 
 def _migrate(connection: apsw.Connection) -> None:
@@ -170,3 +214,7 @@ def _migrate(connection: apsw.Connection) -> None:
                 connection.execute(script.read_text())
                 connection.pragma("user_version", number)
                 connection.pragma("application_id", APPLICATION_ID)
+    if version < len(scripts):
+        connection.wal_checkpoint(
+            mode=apsw.SQLITE_CHECKPOINT_TRUNCATE
+        )  # so that the file's own header says whose it is

@@ -282,17 +282,18 @@ class SqliteTables:
     def expired(self, at_ms: int, after_seq: int, limit: int) -> tuple[int, list[tuple[str, bool]]]:
         """Look at `limit` rows behind `after_seq`: (last seq looked at, [(id, journal only)] whose retention is over)."""
         rows = self._execute(
-            "SELECT seq, id, status, completed_at_ms, retention_ms, journal_retention_ms, head FROM invocation "
-            "WHERE seq > ? ORDER BY seq LIMIT ?",
+            "SELECT seq, id, status, completed_at_ms, retention_ms, journal_retention_ms, "
+            "journal_retention_ms < retention_ms AND (length(head) > 0 OR EXISTS (SELECT 1 FROM journal "
+            "WHERE journal.seq = invocation.seq)) FROM invocation WHERE seq > ? ORDER BY seq LIMIT ?",
             (after_seq, limit),
         ).fetchall()
         out: list[tuple[str, bool]] = []
-        for _, invocation_id, status, completed_at_ms, retention_ms, journal_retention_ms, head in rows:
+        for _, invocation_id, status, completed_at_ms, retention_ms, journal_retention_ms, has_journal in rows:
             if status != Status.COMPLETED or completed_at_ms is None:
                 continue
             if completed_at_ms + retention_ms <= at_ms:
                 out.append((invocation_id, False))
-            elif head and journal_retention_ms < retention_ms and completed_at_ms + journal_retention_ms <= at_ms:
+            elif has_journal and completed_at_ms + journal_retention_ms <= at_ms:
                 out.append((invocation_id, True))
         return (rows[-1][0] if len(rows) == limit else 0), out
 
