@@ -104,6 +104,8 @@ class SyncEngine:
     def __enter__(self) -> SyncEngine:
         started: Future[None] = Future()
 
+        leave = self._leave = asyncio.Event()
+
         async def main() -> None:
             self._loop = asyncio.get_running_loop()
             try:
@@ -113,7 +115,7 @@ class SyncEngine:
                 started.set_exception(error)
                 return
             started.set_result(None)
-            await self.engine.stopped.wait()
+            await leave.wait()
 
         self._thread = threading.Thread(target=lambda: asyncio.run(main()), name="holdfast-engine", daemon=True)
         self._thread.start()
@@ -121,9 +123,13 @@ class SyncEngine:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.run(self.engine.stop())
+        assert self._loop is not None
         assert self._thread is not None
-        self._thread.join()
+        try:
+            self.run(self.engine.stop())
+        finally:
+            self._loop.call_soon_threadsafe(self._leave.set)
+            self._thread.join()
 
     def run(self, coroutine: Any) -> Any:
         """Run a coroutine in the engine's thread and wait: `engine.run(engine.engine.cancel(invocation_id))`."""
@@ -142,7 +148,8 @@ class SyncEngine:
         return self.run(self._call(target, body, idempotency_key))
 
     async def _call(self, target: str, body: bytes, idempotency_key: str | None) -> bytes:
-        service, *key, handler = target.split("/", 2) if target.count("/") > 1 else target.split("/")
+        service, _, rest = target.partition("/")
+        key, _, handler = rest.rpartition("/")  # a key may hold slashes
         spec = self.engine.services.get(service)
         if spec is None or handler not in spec.handlers or bool(key) != spec.keyed:
             known = ", ".join(sorted(self.engine.services))
@@ -150,7 +157,7 @@ class SyncEngine:
                 f"there is no {target!r}; services: {known}", hint="Service/handler, or Object/key/handler", status=404
             )
         completion, _ = await self.engine.call(
-            spec.handlers[handler], key[0] if key else None, body, idempotency_key=idempotency_key
+            spec.handlers[handler], key or None, body, idempotency_key=idempotency_key
         )
         if completion.failure is not None:
             failure = completion.failure

@@ -147,6 +147,8 @@ class Attempt:
             if pending:
                 self._input = []
                 body = pending[0] if len(pending) == 1 else b"".join(pending)
+                if body:
+                    self.probed = False  # a probe that was joined to frames asks nothing; it is sent again
                 return {"type": "http.request", "body": body, "more_body": True}
             if self._input_ended and not self._end_delivered:
                 self._end_delivered = True

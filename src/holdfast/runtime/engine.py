@@ -114,31 +114,37 @@ class EngineRuntime:
         self._loop = asyncio.get_running_loop()
         if self.path is not None:
             self._owner = Owner(self.path)
+        connection: apsw.Connection | None = None
         try:
             connection = connect(self.path, fsync=self.config.durability == "full")
+            self._open(connection, body.decode(), version)
         except BaseException:
+            if connection is not None:
+                connection.close(True)
             self._release()
             raise
+        self._state = "running"
+        self._recover()
+
+    def _open(self, connection: apsw.Connection, manifest: str, version: int) -> None:
+        """Wire everything around an open database."""
         self._tables = SqliteTables(connection)
+        self._register(manifest)
         self._reader = connection if self.path is None else apsw.Connection(str(self.path))
-        self._register(body.decode())
         self.introspection = Introspection(self._reader, self._resident, self._service_type)
         self._invoker = Invoker(self._app, self.services, self._tables, self.config, self._clock, version)
-        machine = Machine(
+        self._machine = Machine(
             self._tables,
             self.services,
             self._entropy,
             next_number=int(self._tables.meta("next_number") or 1),
             deployment_id=self.deployment_id,
         )
-        self._machine = machine
         self._processor = Processor(
-            machine, self._tables, self._clock, self._performers(), self._failed, in_memory=self.path is None
+            self._machine, self._tables, self._clock, self._performers(), self._failed, in_memory=self.path is None
         )
         self._invoker.processor = self._processor
         self._timers = Timers(self._processor, self._tables, self._clock, self.config.cleanup_interval_ms)
-        self._state = "running"
-        self._recover()
 
     def _negotiate(self) -> int:
         lowest, highest = self.manifest.min_protocol_version, self.manifest.max_protocol_version

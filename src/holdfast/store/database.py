@@ -97,6 +97,7 @@ def connect(path: Path | None, *, fsync: bool) -> apsw.Connection:
     if path is None:
         connection = apsw.Connection(":memory:")
     else:
+        check_place(path)
         if path.exists() and path.stat().st_size > 0:
             _refuse_foreign(path)
         elif not path.exists():
@@ -146,7 +147,7 @@ def _refuse_foreign(path: Path) -> None:
                 hint=f"{_UNTOUCHED}. A newer holdfast wrote it: upgrade this one (pip install -U holdfast)",
             )
         _refuse_damaged(path)
-    elif application_id != 0 or _has_tables(path):
+    elif application_id or version or _has_tables(path):
         raise DatabaseRefused(
             f"{path} is a SQLite database of another program", hint=f"{_UNTOUCHED}; choose another file"
         )
