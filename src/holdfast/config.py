@@ -25,7 +25,8 @@ class EngineConfig:
 
     suspend_after_ms: int = 1000
     """An attempt that only waits is suspended after this time, so that it costs no memory. With more work waiting
-    for a place, it is suspended at once."""
+    for a place, it is suspended at once. Needs protocol version 7, which tells that an attempt only waits; with 5 and 6
+    it is the handler's inactivity timeout (a minute) that suspends."""
 
     body_bytes_max: int = 32 << 20
     """Largest request body and largest single journal entry."""

@@ -98,6 +98,7 @@ class SyncEngine:
     def __init__(self, app: Any, *, db: str | os.PathLike[str] = ":memory:", **settings: Any) -> None:
         self._make = lambda: Engine(app, db=db, **settings)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self.engine: Engine
 
@@ -123,20 +124,24 @@ class SyncEngine:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        assert self._loop is not None
         assert self._thread is not None
         try:
             self.run(self.engine.stop())
         finally:
-            self._loop.call_soon_threadsafe(self._leave.set)
+            with self._lock:
+                loop, self._loop = self._loop, None
+            if loop is not None:
+                loop.call_soon_threadsafe(self._leave.set)
             self._thread.join()
 
     def run(self, coroutine: Any) -> Any:
         """Run a coroutine in the engine's thread and wait: `engine.run(engine.engine.cancel(invocation_id))`."""
-        if self._loop is None or self._thread is None or not self._thread.is_alive():
-            coroutine.close()
-            raise EngineStopped("the engine is not running", hint="use it inside its `with` block")
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        with self._lock:  # a coroutine handed to a loop that is ending would never be answered
+            if self._loop is None:
+                coroutine.close()
+                raise EngineStopped("the engine is not running", hint="use it inside its `with` block")
+            answer = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return answer.result()
 
     def call(self, target: str, body: bytes = b"", *, idempotency_key: str | None = None) -> bytes:
         """Invoke `Service/handler` or `Object/key/handler` with a serialised input; returns the serialised output.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import math
 import os
@@ -82,6 +83,7 @@ async def serve(
     ):
         engine = Engine(app, db=db, config=config)
         await engine.start()
+        _calm_collector()
         serving = Serving(_url(host, ingress_socket), _url(host, admin_socket), str(db), engine.services)
         drain_ms = engine.config.drain_ms
         servers = [
@@ -108,6 +110,17 @@ async def serve(
         if engine.failure is not None:
             raise engine.failure
         logger.info("stopped")
+
+
+def _calm_collector() -> None:
+    """This process is ours, so its garbage collector may be told what it serves.
+
+    What was imported stays, and short-lived objects are many: looking through both over and over costs a fifth of an
+    empty invocation (measured: 105 to 84 us of CPU). An embedding program may do the same after it has started.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 100)
 
 
 async def _first(*awaited: asyncio.Event | asyncio.Task[None]) -> None:

@@ -193,24 +193,14 @@ for operation in OPERATIONS:
         of="malformed",
     )
 
-# What the engine words unlike Restate; to be removed from here when it is put right.
-_UNLIKE = {"pause a completed one", "resume a scheduled one", "resume a completed one"}
 
-
-def cases(*, unlike: bool) -> list[Any]:
-    marks = [pytest.mark.xfail(strict=True, reason="the engine words this refusal unlike Restate")]
-    return [
-        pytest.param(case, id=name, marks=marks if unlike and name in _UNLIKE else []) for name, case in CASES.items()
-    ]
-
-
-@pytest.mark.parametrize("case", cases(unlike=True))
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 async def test_holdfast_answers(holdfast_system: System, case: Case):
     await check(holdfast_system, case)
 
 
 @pytest.mark.restate_server
-@pytest.mark.parametrize("case", cases(unlike=False))
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 async def test_restate_answers_the_same(restate_system: System, case: Case):
     await check(restate_system, case)
 

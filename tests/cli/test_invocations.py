@@ -140,7 +140,6 @@ def test_purge_forgets(engine: Served):
     assert engine.cli("invocations", "show", invocation_id).exit_code == 2
 
 
-@pytest.mark.xfail(strict=True, reason="the engine still shows the Output entry of a purged journal")
 def test_purge_of_the_journal_keeps_the_result(engine: Served):
     invocation_id = engine.call("Greeter/steps", "Ada")
     assert engine.done("invocations", "purge", "--journal", invocation_id) == f"{invocation_id} journal forgotten"
@@ -172,8 +171,6 @@ def test_a_malformed_id_is_exit_code_2(engine: Served):
     assert result.exit_code == 2
 
 
-_WORDING = pytest.mark.xfail(strict=True, reason="the engine words this refusal unlike Restate")
-
 # operation -> what Restate 1.7.12 says about one that has completed
 CONFLICTS = {
     "cancel": "The invocation '{id}' was already completed.",
@@ -183,9 +180,7 @@ CONFLICTS = {
 }
 
 
-@pytest.mark.parametrize(
-    "operation", ["cancel", "kill", pytest.param("pause", marks=_WORDING), pytest.param("resume", marks=_WORDING)]
-)
+@pytest.mark.parametrize("operation", CONFLICTS)
 def test_a_completed_one_cannot_be_changed(engine: Served, operation: str):
     invocation_id = engine.call("Greeter/greet", "Ada")
     result = engine.cli("invocations", operation, invocation_id)
@@ -203,7 +198,6 @@ def test_a_live_one_cannot_be_purged(engine: Served):
     assert result.exit_code == 2
 
 
-@_WORDING
 def test_a_scheduled_one_cannot_be_resumed(engine: Served):
     invocation_id = engine.send("Greeter/greet", "soon", delay="1h")
     result = engine.cli("invocations", "resume", invocation_id)

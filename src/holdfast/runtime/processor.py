@@ -134,8 +134,12 @@ class Processor:
 
     def _perform_all(self, effects: list[Effect]) -> None:
         perform = self._perform
-        for effect in effects:
-            perform[type(effect)](effect)
+        try:
+            for effect in effects:
+                perform[type(effect)](effect)
+        except Exception as error:  # noqa: BLE001 the effects behind it would be lost; a restart derives them again
+            self._fail(error)
+            return
         if not self._inbox:
             self._settle()
 
@@ -174,7 +178,8 @@ class Processor:
             )
         else:
             failure = EngineError(
-                f"a commit failed: {type(error).__name__}: {error}",
+                f"{'a commit failed' if isinstance(error, apsw.Error) else 'a batch could not be completed'}: "
+                f"{type(error).__name__}: {error}",
                 hint="the engine has stopped; start it again, it goes on from what is on disk",
             )
         failure.__cause__ = error
