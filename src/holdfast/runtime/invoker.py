@@ -223,8 +223,13 @@ class Invoker:
     def abort(self, seq: int, number: int) -> None:
         attempt = self.attempts.get(seq)
         if attempt is not None and attempt.number == number:
-            attempt.abort()
-            del self.attempts[seq]
+            self._drop(attempt)
+
+    def _drop(self, attempt: Attempt) -> None:
+        attempt.abort()
+        self.attempts.pop(attempt.seq, None)
+        if self._ready:  # a task that is cancelled before its first step never reports its end
+            self.processor.call_soon(self.fill)
 
     def schedule_retry(self, seq: int, number: int, delay_ms: int, jitter: bool) -> None:
         inv = self.processor.machine.resident.get(seq)
@@ -276,8 +281,7 @@ class Invoker:
     def _time_out(self, attempt: Attempt, abort_ms: int) -> None:
         text = f"the invocation stream was closed after the 'abort timeout' ({abort_ms} ms) fired. [RT0001]"
         self.processor.post(AttemptFailed(attempt.seq, attempt.number, 500, text, self._clock.now_ms()))
-        attempt.abort()
-        self.attempts.pop(attempt.seq, None)
+        self._drop(attempt)
 
     # ---- stopping ------------------------------------------------------------------------------------------------------
 
