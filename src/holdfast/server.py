@@ -120,7 +120,7 @@ def _calm_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 100)
+    gc.set_threshold(10_000, 10, 10)
 
 
 async def _first(*awaited: asyncio.Event | asyncio.Task[None]) -> None:

@@ -50,6 +50,7 @@ class Attempt:
         "aborted",
         "active_at_s",
         "closed_at_s",
+        "has_ended",
         "invocation_id",
         "number",
         "probed",
@@ -95,6 +96,7 @@ class Attempt:
         """(inactivity, abort)."""
         self.status = 0
         self.terminal = False
+        self.has_ended = False
         self.aborted = False
         self.probed = False
         self.active_at_s = loop.time()
@@ -174,6 +176,7 @@ class Attempt:
         last = frames[-1][0]
         if last in _TERMINAL:
             self.terminal = True
+            self.has_ended = last == m.END
             self.close()
         elif last == m.AWAITING_ON and all(frame[0] == m.AWAITING_ON for frame in frames):
             # It says nothing unless asked for: the SDK sends it late, when the wait may be over already.
