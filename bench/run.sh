@@ -1,11 +1,12 @@
 #!/bin/sh
 # Benchmarks of holdfast beside Restate, DBOS and the ceiling of the SDK. Called by `make bench`.
 #
-#   bench/run.sh                      everything, about eight minutes
+#   bench/run.sh                      everything, about seven minutes
 #   bench/run.sh --quick              one short round, about two minutes
 #   bench/run.sh compare [options]    only the comparison; see python -m bench.compare --help
 #   bench/run.sh footprint [options]  only start, memory, disk, recovery
 #   bench/run.sh profile [options]    where the time goes inside the process
+#   bench/run.sh markdown             put the last figures into docs/performance.md
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -39,7 +40,7 @@ if [ ! -e $stamp ] || [ bench/requirements.txt -nt $stamp ] || [ pyproject.toml 
 fi
 
 case ${1:-} in
-compare | footprint | profile)
+compare | footprint | profile | markdown)
 	what=$1
 	shift
 	exec $venv/bin/python -m "bench.$what" "$@"

@@ -41,6 +41,10 @@ class EngineConfig:
     cleanup_interval_ms: int = 600_000
     """How often results past their retention are removed."""
 
+    refuse_deadlocks: bool = True
+    """A call to a key that is held by the caller itself, or by a handler that waits for the caller, fails with a terminal
+    error (409) that says so. A Restate server lets such a call wait for ever."""
+
     protocol_version_max: int = 7
     """Newest service protocol version to use, 5 to 7."""
 

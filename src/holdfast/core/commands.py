@@ -208,7 +208,11 @@ def _call(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_
     notification = call.invocation_id_notification
     machine.notify(inv, m.invocation_id_frame(notification, child_id), (notification,), at_ms)
     existing = machine.find(child_id) if is_unique else None
-    if existing is None:
+    is_exclusive_call = message_type == m.CALL and spec.is_exclusive and existing is None
+    if is_exclusive_call and machine.refuse_deadlocks and machine.would_deadlock(inv, call.service, call.key):
+        text = f"deadlock: {call.service}/{call.key} is held by a handler that waits for this call"
+        _complete(machine, inv, message_type, call.completion_id, Result(failure=(409, text, {})), at_ms)
+    elif existing is None:
         child = machine.create(child_id, raw, spec, key, call.headers, call.parameter, idempotency_key, at_ms)
         child.invoked_by_id, child.invoked_by_target = inv.id, inv.target
         if message_type == m.CALL:

@@ -85,11 +85,13 @@ class Machine:
         *,
         next_number: int = 1,
         deployment_id: str = "",
+        refuse_deadlocks: bool = False,
     ) -> None:
         self.tables = tables
         self.services = services
         self.entropy = entropy
         self.deployment_id = deployment_id
+        self.refuse_deadlocks = refuse_deadlocks
         self.effects: list[Effect] = []
         self.resident: dict[int, Invocation] = {}
         self.by_id: dict[str, Invocation] = {}
@@ -304,6 +306,16 @@ class Machine:
             holder, waiting = self.tables.key_queue(service, key)
             lock = self._locks[place] = Lock(holder, deque(waiting))
         return lock
+
+    def would_deadlock(self, caller: Invocation, service: str, key: str) -> bool:
+        """Whether the key is held by the caller itself, or by one that waits for the caller's result."""
+        holder = self.lock(service, key).holder
+        waiting: Invocation | None = caller if holder is not None else None
+        while waiting is not None:
+            if waiting.seq == holder:
+                return True
+            waiting = self.get(waiting.sink_seq) if waiting.sink_seq is not None else None
+        return False
 
     def _unlock(self, inv: Invocation, at_ms: int) -> None:
         """The holder is done: let whoever waits longest run."""

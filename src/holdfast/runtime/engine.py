@@ -139,6 +139,7 @@ class EngineRuntime:
             self._entropy,
             next_number=int(self._tables.meta("next_number") or 1),
             deployment_id=self.deployment_id,
+            refuse_deadlocks=self.config.refuse_deadlocks,
         )
         self._processor = Processor(
             self._machine, self._tables, self._clock, self._performers(), self._failed, in_memory=self.path is None
