@@ -44,23 +44,30 @@ def aims_of_comparison(figures: Figures) -> list[dict[str, Any]]:
     return [
         aim("empty at 50, times Restate", times("holdfast", "restate", empty), ">=", 4.0),
         aim("steps at 50, times Restate", times("holdfast", "restate", steps), ">=", 2.5),
+        # The aim does not say which holdfast. DBOS has no HTTP, so in process is like with like; both are judged.
+        aim("steps at 50 over HTTP, times DBOS in process", times("holdfast", "dbos", steps), ">=", 25.0),
         aim("steps at 50, times DBOS, both in process", times("holdfast-inproc", "dbos", steps), ">=", 25.0),
         aim("time per step at 1, share of Restate's", step_time("holdfast", "restate"), "<=", 0.4),
         aim("empty at 50 in process, share of ceiling", times("holdfast-inproc", "ceiling", empty), ">=", 0.7),
         aim("steps at 50 in process, share of ceiling", times("holdfast-inproc", "ceiling", steps), ">=", 0.7),
         information("  empty at 50, times Restate with one partition", times("holdfast", "restate-1p", empty)),
         information("  steps at 50, times Restate with one partition", times("holdfast", "restate-1p", steps)),
-        information("  steps at 50, holdfast over HTTP, times DBOS", times("holdfast", "dbos", steps)),
         information("  steps at 50, in process, times DBOS with WAL", times("holdfast-inproc", "dbos-wal", steps)),
         information("  time a step adds at 1, share of Restate's", step_time("holdfast", "restate", marginal=True)),
     ]
+
+
+def shown(one: Mapping[str, Any]) -> str:
+    """The figure of an aim, for people: three digits and the unit."""
+    figure = float(one["figure"])
+    return f"{f'{figure:,.0f}' if figure >= 100 else f'{figure:.3g}'} {one['unit']}".strip()
 
 
 def aims_text(aims: Sequence[Mapping[str, Any]]) -> str:
     """One line per aim: name, figure, target, verdict."""
     rows = [["aim", "measured", "wanted", ""]]
     for one in aims:
-        figure = "not measured" if one["figure"] is None else f"{one['figure']:,.3g} {one['unit']}".strip()
+        figure = "not measured" if one["figure"] is None else shown(one)
         if one["target"] is None:
             rows.append([one["name"], figure, "-", "doubtful" if one["is_doubtful"] else "for information"])
             continue

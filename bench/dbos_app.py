@@ -1,7 +1,7 @@
 """The workloads again, as DBOS would have them written: its own decorators, on SQLite, in this process.
 
 DBOS has no HTTP ingress, so threads of this process call the workflows. Plain functions on threads are the faster of
-its two programming models here; the same with coroutines reached 50 to 80 % of it (measured once, docs/performance.md).
+its two programming models here; the same with coroutines reached 72 to 96 % of it (measured once, docs/performance.md).
 """
 
 from __future__ import annotations

@@ -49,7 +49,6 @@ class Sizes:
 
 FULL = Sizes(starts=5, sleepers=100_000, workflows=10_000, in_flight=10_000)
 QUICK = Sizes(starts=3, sleepers=10_000, workflows=2_000, in_flight=2_000)
-SLEEPERS_OF_AIM = 100_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,9 +141,8 @@ def measure_sleeping(directory: Path, sizes: Sizes) -> list[Aim]:
         suspended = _count_suspended(directory / "holdfast.db")
     if suspended != sizes.sleepers:
         raise RuntimeError(f"{sizes.sleepers} invocations sleep, but {suspended} are suspended")
-    scale = SLEEPERS_OF_AIM / sizes.sleepers
     return [
-        aim(f"memory added by {sizes.sleepers:,} sleepers, per 100,000", (after - before) * scale, "<", 30.0, "MiB"),
+        _aim_at_full_size(sizes, f"memory added by {sizes.sleepers:,} sleepers", after - before, 30.0, "MiB"),
         information("  resident before", before, "MiB"),
         information("  resident after", after, "MiB"),
         information("  sends accepted and suspended per second", sizes.sleepers / seconds, "/s"),
@@ -245,12 +243,19 @@ def measure_recovery(directory: Path, sizes: Sizes) -> list[Aim]:
     if sorted(int(result) for result in results) != list(range(sizes.in_flight)):
         raise RuntimeError("after SIGKILL, not every accepted invocation finished with its own result")
     return [
-        aim(f"SIGKILL with {sizes.in_flight:,} in flight: start to first progress", progress_s, "<", 1.0, "s"),
+        _aim_at_full_size(
+            sizes, f"SIGKILL with {sizes.in_flight:,} in flight: start to first progress", progress_s, 1.0, "s"
+        ),
         information("  start to all of them finished", finished_s, "s"),
     ]
 
 
 # --- shared
+
+
+def _aim_at_full_size(sizes: Sizes, name: str, figure: float, below: float, unit: str) -> Aim:
+    # The aim speaks of the full size; a smaller one neither meets nor misses it.
+    return aim(name, figure, "<", below, unit) if sizes is FULL else information(name, figure, unit)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.aims import shown
 from bench.load import Sample
 from bench.report import PAIRS, ROWS, Figure, Figures, ratio, summarized
 from bench.servers import REPOSITORY
@@ -48,17 +49,9 @@ def _section(compare: dict[str, Any], footprint: dict[str, Any]) -> str:
             for name, of in compare["samples"].items()
         }
     )
-    facts = compare["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
-    fsync = facts["fsync_us"]
     return "\n\n".join(
         [
-            f"Measured {compare['started_at'][:10]} at `{facts['commit']}` on {facts['cores']} cores ({facts['cpu']}), "
-            f"{facts['memory_mib'] // 1024} GiB, {facts['kernel']}, {facts['file_system']}; one 4 KiB append and "
-            f"fdatasync {fsync['median']:.0f} µs ({fsync['p90']:.0f} µs at the 90th percentile). {facts['python']}, "
-            f"SQLite {facts['sqlite_of_apsw']} (holdfast) and {facts['sqlite_of_python']} (DBOS), {versions}, "
-            f"{facts['restate_server']}, {facts['wrk']}. Medians of at least {compare['rounds']} rounds of "
-            f"{compare['seconds_per_run']} s. A figure with ? was never measured calmly: other programs ran.",
+            _provenance(compare),
             "### Calls per second",
             _table(figures, _rate),
             "### Latency: half within / 99 % within, milliseconds",
@@ -68,6 +61,22 @@ def _section(compare: dict[str, Any], footprint: dict[str, Any]) -> str:
             "### Aims",
             _aims([*compare["aims"], *footprint["aims"]]),
         ]
+    )
+
+
+def _provenance(compare: dict[str, Any]) -> str:
+    facts = compare["machine"]
+    fsync = facts["fsync_us"]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
+    most = compare["rounds"] + compare["extra_rounds_max"]
+    rounds = f"{compare['rounds']} to {most}" if most > compare["rounds"] else str(most)
+    return (
+        f"Measured {compare['started_at'][:10]} at `{facts['commit']}` on {facts['cores']} cores ({facts['cpu']}), "
+        f"{facts['memory_mib'] // 1024} GiB, {facts['kernel']}, {facts['file_system']}; one 4 KiB append and "
+        f"fdatasync {fsync['median']:.0f} µs ({fsync['p90']:.0f} µs at the 90th percentile). {facts['python']}, "
+        f"SQLite {facts['sqlite_of_apsw']} (holdfast) and {facts['sqlite_of_python']} (DBOS), {versions}, "
+        f"{facts['restate_server']}, wrk {facts['wrk'].split()[1] if facts['wrk'] else 'missing'}. Medians over the "
+        f"calm ones of {rounds} rounds of {compare['seconds_per_run']} s; ? marks what was never measured calmly."
     )
 
 
@@ -102,7 +111,7 @@ def _ratios(figures: Figures) -> str:
 def _aims(aims: Sequence[dict[str, Any]]) -> str:
     rows = [["", "measured", "aim", ""]]
     for one in aims:
-        figure = "–" if one["figure"] is None else f"{one['figure']:,.3g} {one['unit']}".strip()
+        figure = "–" if one["figure"] is None else shown(one)
         wanted = "" if one["target"] is None else f"{one['comparison']} {one['target']:g} {one['unit']}".strip()
         verdict = {True: "met", False: "**not met**", None: "doubtful" if one["is_doubtful"] else ""}[one["met"]]
         rows.append([one["name"].strip(), figure, wanted, verdict])
