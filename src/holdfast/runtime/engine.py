@@ -142,7 +142,13 @@ class EngineRuntime:
             refuse_deadlocks=self.config.refuse_deadlocks,
         )
         self._processor = Processor(
-            self._machine, self._tables, self._clock, self._performers(), self._failed, in_memory=self.path is None
+            self._machine,
+            self._tables,
+            self._clock,
+            self._performers(),
+            self._failed,
+            self._invoker.attempts,
+            in_memory=self.path is None,
         )
         self._invoker.processor = self._processor
         self._timers = Timers(self._processor, self._tables, self._clock, self.config.cleanup_interval_ms)

@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,6 +29,12 @@ log = logging.getLogger("holdfast.engine")
 SLOW_COMMIT_S = 0.0015
 """Commits slower than this on average go to a thread: the hop costs about 0.1 ms, a quick fsync as much."""
 
+CROWD = 8
+CROWD_TURNS = 4
+"""With this many attempts in flight, a batch waits some more turns of the loop for company. Turns without work take
+microseconds; over HTTP, requests that belong together are spread over several. (Five-step workflows at 50 at a time:
+1,070/s without, 1,400/s with 4, no more with 8.)"""
+
 LAZY_DELAY_S = 0.02
 """How long an entry that nobody waits for (a Run command) may wait for company before it is committed."""
 
@@ -43,6 +49,7 @@ class Processor:
         clock: Clock,
         perform: dict[type, Callable[[Any], None]],
         on_failure: Callable[[EngineError], None],
+        in_flight: Sized,
         *,
         in_memory: bool,
     ) -> None:
@@ -52,6 +59,8 @@ class Processor:
         self._clock = clock
         self._perform = perform
         self._on_failure = on_failure
+        self._in_flight = in_flight
+        self._turns = 0
         self._inbox: list[Event] = []
         self._scheduled = False
         self._lazy: asyncio.TimerHandle | None = None
@@ -84,7 +93,15 @@ class Processor:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self.drain, context=self._context)
+            self._turns = CROWD_TURNS if len(self._in_flight) >= CROWD else 0
+            self._loop.call_soon(self._turn, context=self._context)
+
+    def _turn(self) -> None:
+        if self._turns:
+            self._turns -= 1
+            self._loop.call_soon(self._turn, context=self._context)
+        else:
+            self.drain()
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self._loop.call_soon(callback, context=self._context)
@@ -124,9 +141,7 @@ class Processor:
             if self._commit_s > SLOW_COMMIT_S and not self._in_memory:
                 self._commit_in_thread(effects)
                 return
-            started = time.perf_counter()
-            tables.commit()
-            self._commit_s += 0.1 * (time.perf_counter() - started - self._commit_s)
+            self._commit()
         except Exception as error:  # noqa: BLE001 whatever it is, memory is ahead of the rows now
             self._fail(error)
             return
@@ -143,12 +158,17 @@ class Processor:
         if not self._inbox:
             self._settle()
 
+    def _commit(self) -> None:
+        started = time.perf_counter()
+        self._tables.commit()
+        # Timed here, in whichever thread: waiting for the loop's turn is not the disk's fault.
+        self._commit_s += 0.1 * (time.perf_counter() - started - self._commit_s)
+
     def _commit_in_thread(self, effects: list[Effect]) -> None:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "holdfast-commit")
         self._committing = True
-        started = time.perf_counter()
-        future = self._loop.run_in_executor(self._thread, self._tables.commit)
+        future = self._loop.run_in_executor(self._thread, self._commit)
 
         def committed(done: asyncio.Future[None]) -> None:
             self._committing = False
@@ -156,7 +176,6 @@ class Processor:
             if error is not None:
                 self._fail(error)
                 return
-            self._commit_s += 0.1 * (time.perf_counter() - started - self._commit_s)
             self._perform_all(effects)
             readers, self._readers = self._readers, []
             for callback in readers:
