@@ -34,6 +34,9 @@ CROWDED_SWEEP_S, CROWDED_PATIENCE_S = 0.01, 0.02
 """From this many attempts on, an idle one is suspended soon: each holds about 30 KB, and a burst of sleepers would hold
 all places until `suspend_after_ms` is over."""
 
+LAUNCHES_PER_TURN = 64
+"""Of those that wait for a place, so that the first of thousands make progress while the last are still being started."""
+
 COLLECT_EVERY = 250
 """An attempt that suspends or fails leaves 30 KB in a reference cycle (the SDK's exception, its traceback and its context). A process
 that has frozen what it imported, as `holdfast serve` does, collects it cheaply after so many; others leave it to the
@@ -99,10 +102,13 @@ class Invoker:
         self.processor.when_readable(self._fill)
 
     def _fill(self) -> None:
-        while self._ready and len(self.attempts) < self._config.attempts_max and not self._stopping:
+        until = min(self._config.attempts_max, len(self.attempts) + LAUNCHES_PER_TURN)
+        while self._ready and len(self.attempts) < until and not self._stopping:
             inv = self.processor.machine.get(self._ready.popleft())
             if inv is not None:
                 self._launch(inv)
+        if self._ready and len(self.attempts) == until < self._config.attempts_max:
+            self.processor.call_soon(self.fill)
 
     def _launch(self, inv: Invocation) -> None:
         if inv.in_flight or inv.is_gone or inv.status != Status.INVOKED:
