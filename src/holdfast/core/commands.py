@@ -35,14 +35,19 @@ class CommandRefused(Exception):
 Handle = Callable[["Machine", Invocation, int, bytes, int], None]
 
 
+def _pin(machine: Machine, inv: Invocation) -> None:
+    """Its first command or run result binds an invocation to the deployment."""
+    # The row is written when it changes anyway: an unpinned invocation that is recovered is given the newest deployment,
+    # and an engine in the application's own process has no other.
+    inv.deployment_id = inv.deployment_id or machine.deployment_id
+
+
 def _append(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
     machine.touch(inv)
     inv.append(frame(message_type, body))
     inv.failures_since_entry = 0
     inv.entry_at_ms = at_ms
-    # Pinned by its first command. The row is written when it changes anyway: an unpinned invocation that is recovered
-    # is given the newest deployment, and an engine in the application's own process has no other.
-    inv.deployment_id = inv.deployment_id or machine.deployment_id
+    _pin(machine, inv)
 
 
 def _only(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
@@ -52,7 +57,7 @@ def _only(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_
 
 def _propose_run_completion(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
     completion_id, result = m.run_proposal(body)
-    inv.deployment_id = inv.deployment_id or machine.deployment_id
+    _pin(machine, inv)
     ack = m.run_ack_frame(completion_id) if inv.protocol_version == 7 else None
     notification = m.completion_frame(m.RUN_COMPLETION, completion_id, result)
     machine.notify(inv, notification, (completion_id,), at_ms, live=ack)
@@ -62,7 +67,7 @@ def _output(machine: Machine, inv: Invocation, message_type: int, body: bytes, a
     inv.result = result = m.output_result(body)
     inv.output = frame(m.OUTPUT, body)
     inv.failure_code = None if result.failure is None else result.failure[0]
-    inv.deployment_id = inv.deployment_id or machine.deployment_id
+    _pin(machine, inv)
     machine.change(inv, at_ms)
 
 

@@ -132,7 +132,7 @@ class EngineRuntime:
         self._register(manifest)
         self._reader = connection if self.path is None else apsw.Connection(str(self.path))
         self.introspection = Introspection(self._reader, self._resident, self._service_type)
-        self._invoker = Invoker(self._app, self.services, self._tables, self.config, self._clock, version)
+        self._invoker = Invoker(self._app, self._tables, self.config, self._clock, version)
         self._machine = Machine(
             self._tables,
             self.services,

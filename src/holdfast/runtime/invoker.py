@@ -7,7 +7,6 @@ import gc
 import logging
 import random
 from collections import deque
-from collections.abc import Mapping
 from typing import Any
 
 from holdfast.config import EngineConfig
@@ -16,7 +15,6 @@ from holdfast.core.events import AttemptFailed, FramesReceived, RetryDue
 from holdfast.core.model import Invocation, Status
 from holdfast.core.results import pending_sleeps
 from holdfast.protocol import messages as m
-from holdfast.protocol.discovery import ServiceSpec
 from holdfast.runtime.attempt import AsgiApp, Attempt
 from holdfast.runtime.clock import Clock
 from holdfast.runtime.processor import Processor
@@ -57,7 +55,6 @@ class Invoker:
     def __init__(
         self,
         app: AsgiApp,
-        services: Mapping[str, ServiceSpec],
         tables: SqliteTables,
         config: EngineConfig,
         clock: Clock,
@@ -66,7 +63,6 @@ class Invoker:
         self.attempts: dict[int, Attempt] = {}
         self.processor: Processor = None  # type: ignore[assignment]  # set by the engine, which wires the two
         self._app = app
-        self._services = services
         self._tables = tables
         self._config = config
         self._clock = clock
