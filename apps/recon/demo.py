@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -62,8 +63,10 @@ class Show(Protocol):
 class Screen:
     """What a person sees. Plain: lines only, for logs and pipes."""
 
-    def __init__(self, *, plain: bool) -> None:
-        self.console = Console(highlight=False, no_color=plain, force_terminal=False if plain else None)
+    def __init__(self, *, plain: bool, on_stderr: bool = False) -> None:
+        self.console = Console(
+            highlight=False, no_color=plain, force_terminal=False if plain else None, stderr=on_stderr
+        )
         self._plain = plain or not self.console.is_terminal
         self._shown = -1
 
@@ -251,6 +254,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=7, help="decides the generated scans and the order (7)")
     parser.add_argument("--keep-dir", type=Path, default=Path("demo-output"), help="where files go (demo-output)")
     parser.add_argument("--plain", action="store_true", help="lines instead of a progress bar")
+    parser.add_argument("--json", action="store_true", help="the result as JSON on stdout, all else on stderr")
     arguments = parser.parse_args()
     if not 2 <= arguments.jobs <= 10_000:
         parser.error("--jobs must be from 2 to 10000")
@@ -273,6 +277,8 @@ async def _demo(arguments: argparse.Namespace, screen: Screen) -> bool:
     if len(scanner.accepted) != len(items):
         report.problems.append(f"{len(items) - len(scanner.accepted)} scans were never accepted")
     show_result(screen, items, outcome, scanner, report)
+    if arguments.json:
+        print(json.dumps({"ok": not report.problems, **asdict(outcome), **asdict(report)}, default=str))
     if report.problems:
         screen.say(f": {len(report.problems)} of the promises above do not hold; the files are kept", label="FAILED")
     else:
@@ -290,7 +296,7 @@ async def _demo(arguments: argparse.Namespace, screen: Screen) -> bool:
 def main() -> int:
     """Entry point: 0 if every promise held, 1 if not, 130 after Ctrl-C."""
     arguments = _arguments()
-    screen = Screen(plain=arguments.plain)
+    screen = Screen(plain=arguments.plain, on_stderr=arguments.json)
     try:
         return 0 if asyncio.run(_demo(arguments, screen)) else 1
     except (DemoFailed, StoreError, HoldfastError) as error:

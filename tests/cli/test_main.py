@@ -95,6 +95,16 @@ def test_demo_is_the_reference_applications():
     assert "--jobs" in result.stdout
 
 
+def test_demo_gives_its_result_as_json(tmp_path: Path):
+    result = run("demo", "--json", "--jobs", "20", "--keep-dir", str(tmp_path / "demo"))
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["ok"]
+    assert answer["problems"] == []
+    assert answer["completed_count"] + answer["failed_count"] == 20
+    assert answer["repeated_recorded_count"] == 0
+
+
 def test_demo_without_the_source_tree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(demo, "_ROOT", tmp_path)
     result = CliRunner().invoke(holdfast, ["demo", "--jobs", "3"])
