@@ -1,0 +1,206 @@
+"""What operators ask of a running engine: look, cancel, kill, pause, resume, purge, edit state."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from holdfast.core import events as ev
+from holdfast.core import ids
+from holdfast.core.machine import Machine
+from holdfast.errors import InvalidRequest, InvocationNotFound
+from holdfast.protocol.discovery import ServiceSpec
+from holdfast.runtime.clock import Clock
+from holdfast.runtime.introspect import Introspection, InvocationInfo, JournalEntryInfo
+from holdfast.runtime.invoker import Invoker
+from holdfast.runtime.processor import Processor
+
+T = TypeVar("T")
+
+
+class Operations:
+    """The operators' part of `EngineRuntime`, which sets what is declared here."""
+
+    services: dict[str, ServiceSpec]
+    deployment_id: str
+    introspection: Introspection
+    _clock: Clock
+    _loop: asyncio.AbstractEventLoop
+    _machine: Machine
+    _processor: Processor
+    _invoker: Invoker
+
+    def check_running(self) -> None:
+        raise NotImplementedError
+
+    async def _ask(self, token: asyncio.Future[T], event: ev.Event) -> T:
+        raise NotImplementedError
+
+    async def cancel(self, invocation_id: str) -> str:
+        """Ask an invocation to stop: `appended` (the signal is stored) or `done` (it had not started and is gone).
+
+        Raises:
+            InvocationNotFound, InvocationConflict (already completed), InvalidRequest (malformed id).
+        """
+        return await self._operate(ev.CancelRequested, invocation_id)
+
+    async def kill(self, invocation_id: str) -> None:
+        """End an invocation now, with everything it called. State it wrote stays. Raises as `cancel`."""
+        await self._operate(ev.KillRequested, invocation_id)
+
+    async def pause(self, invocation_id: str) -> str:
+        """Stop attempting: `accepted` (it will pause) or `done` (nothing to do). Raises as `cancel`."""
+        return await self._operate(ev.PauseRequested, invocation_id)
+
+    async def resume(self, invocation_id: str, deployment: str = "keep") -> None:
+        """Attempt a paused, suspended or backing-off invocation now, with fresh retries.
+
+        Args:
+            deployment: `keep`, `latest` or the id of the one deployment there is.
+        Raises:
+            InvocationTooEarly: not started yet. Otherwise as `cancel`.
+        """
+        if deployment.lower() not in ("keep", "latest") and deployment != self.deployment_id:
+            raise InvalidRequest(
+                f"The query parameter 'deployment' is invalid. Reason: there is no deployment '{deployment}'",
+                hint=f"use keep, latest or {self.deployment_id}",
+            )
+        await self._operate(ev.ResumeRequested, invocation_id)
+
+    async def purge(self, invocation_id: str) -> None:
+        """Forget a completed invocation; of a workflow run also state and promises. Raises as `cancel`."""
+        await self._purge(invocation_id, journal_only=False)
+
+    async def purge_journal(self, invocation_id: str) -> None:
+        """Forget the journal of a completed invocation and keep its output. Raises as `cancel`."""
+        await self._purge(invocation_id, journal_only=True)
+
+    async def _purge(self, invocation_id: str, *, journal_only: bool) -> None:
+        self.check_running()
+        _check_field_id(invocation_id)
+        token: asyncio.Future[str] = self._loop.create_future()
+        await self._ask(token, ev.PurgeRequested(token, invocation_id, journal_only, self._clock.now_ms()))
+
+    async def _operate(self, event: Callable[[object, str, int], ev.Event], invocation_id: str) -> str:
+        self.check_running()
+        _check_field_id(invocation_id)
+        token: asyncio.Future[str] = self._loop.create_future()
+        return await self._ask(token, event(token, invocation_id, self._clock.now_ms()))
+
+    async def mutate_state(
+        self, service: str, key: str, new_state: dict[str, bytes], version: str | None = None
+    ) -> None:
+        """Replace the whole state of a key; it takes its turn behind the key's running handler.
+
+        Args:
+            version: apply only if the state still has this version (see `core.results.state_version`).
+        Raises:
+            InvalidRequest: unknown service, or one without state.
+        """
+        self.check_running()
+        spec = self.services.get(service)
+        if spec is None:
+            raise InvalidRequest(f"The requested service '{service}' does not exist", status=404)
+        if not spec.keyed:
+            raise InvalidRequest("Cannot modify state for service type Service")
+        token: asyncio.Future[str] = self._loop.create_future()
+        await self._ask(token, ev.StateReplaced(token, service, key, new_state, version, self._clock.now_ms()))
+
+    def list_invocations(
+        self,
+        *,
+        statuses: list[str] | None = None,
+        service: str | None = None,
+        handler: str | None = None,
+        key: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+        oldest_first: bool = False,
+    ) -> list[InvocationInfo]:
+        """A page of invocations, newest first.
+
+        Args:
+            statuses: public statuses; None means all.
+            before: id of the last row of the previous page.
+        Raises:
+            InvalidRequest: an unknown status.
+        """
+        self._settle_now()
+        try:
+            return self.introspection.list_invocations(
+                statuses=statuses,
+                service=service,
+                handler=handler,
+                key=key,
+                limit=limit,
+                before=before,
+                oldest_first=oldest_first,
+            )
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
+
+    def describe(self, invocation_id: str) -> InvocationInfo:
+        """
+        Raises:
+            InvocationNotFound, InvalidRequest (malformed id).
+        """
+        return self._known(invocation_id, self._look(invocation_id).describe(invocation_id))
+
+    def journal(self, invocation_id: str) -> list[JournalEntryInfo]:
+        """All entries in stored order. Raises as `describe`."""
+        return self._known(invocation_id, self._look(invocation_id).journal(invocation_id))
+
+    def journal_events(self, invocation_id: str) -> list[dict[str, Any]]:
+        """Failed attempts (each distinct failure once) and pauses, oldest first. Raises as `describe`."""
+        self.describe(invocation_id)
+        return self.introspection.events(invocation_id)
+
+    def input_preview(self, invocation_id: str) -> bytes | None:
+        """The request body; None when the journal is gone. Raises as `describe`."""
+        self.describe(invocation_id)
+        return self.introspection.input_of(invocation_id)
+
+    def state_keys(self, service: str, limit: int = 100) -> list[str]:
+        """Keys of a service that have state, in order."""
+        self._settle_now()
+        return self.introspection.keys(service, limit)
+
+    def state(self, service: str, key: str) -> dict[str, bytes]:
+        """The state of one key, as stored bytes."""
+        self._settle_now()
+        return self.introspection.state(service, key)
+
+    def statistics(self) -> dict[str, int]:
+        """Figures of this moment: attempts in flight, invocations in memory."""
+        return {"attempts": len(self._invoker.attempts), "resident": len(self._machine.resident)}
+
+    def _settle_now(self) -> None:
+        """What was received before this call is seen by it."""
+        self.check_running()
+        self._processor.drain()
+        self.check_running()
+
+    def _look(self, invocation_id: str) -> Introspection:
+        _check_field_id(invocation_id)
+        self._settle_now()
+        return self.introspection
+
+    @staticmethod
+    def _known(invocation_id: str, found: T | None) -> T:
+        if found is None:
+            raise InvocationNotFound(
+                f"The requested invocation '{invocation_id}' does not exist",
+                hint="it may be purged; recent ones: holdfast invocations list",
+            )
+        return found
+
+
+def _check_field_id(invocation_id: str) -> None:
+    try:
+        ids.invocation_bytes(invocation_id)
+    except ids.MalformedId as error:
+        raise InvalidRequest(
+            f"The request field 'invocation_id' is invalid. Reason: {error}",
+            hint="ids look like inv_1…; see `holdfast invocations list`",
+        ) from None
