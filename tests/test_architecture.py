@@ -1,7 +1,8 @@
 """The layers as a test: imports point one way, the pure parts stay pure, applications use public names only.
 
-    errors <- {config, logs} <- protocol <- core <- store <- runtime <- {ingress, admin} <- embedded <- server <- holdfast
-           <- {cli, testing} <- __main__        (`holdfast` is the package's own __init__: the public names)
+    errors <- {config, logs, loading} <- protocol <- core <- store <- runtime <- {ingress, admin} <- embedded
+           <- providers <- server <- holdfast <- {cli, testing} <- __main__
+    (`holdfast` is the package's own __init__: the public names)
 
 A module may import from its own package and from what stands left of it. Imports are read with `ast`, so that one
 inside a function or under TYPE_CHECKING counts as well: an arrow that only types use is still an arrow.
@@ -24,13 +25,14 @@ PACKAGE = ROOT / "src" / "holdfast"
 # Left to right as above; parts of one layer do not import each other.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"config", "logs"}),
+    frozenset({"config", "logs", "loading"}),
     frozenset({"protocol"}),
     frozenset({"core"}),
     frozenset({"store"}),
     frozenset({"runtime"}),
     frozenset({"ingress", "admin"}),
     frozenset({"embedded"}),
+    frozenset({"providers"}),
     frozenset({"server"}),
     frozenset({"__init__"}),
     frozenset({"cli", "testing"}),

@@ -7,16 +7,21 @@
     │   ├── InvocationConflict
     │   ├── InvocationTooEarly
     │   ├── InvalidRequest
-    │   └── InvocationFailed
+    │   ├── InvocationFailed
+    │   ├── Unauthorized
+    │   └── Forbidden
     ├── DeploymentError      fix the application
     │   ├── InvalidApp
-    │   └── InvalidManifest
+    │   ├── InvalidManifest
+    │   └── DeploymentRefused
     └── EngineError          the engine or its file; nothing was changed
         ├── DatabaseInUse
         ├── DatabaseRefused
         ├── EngineStopped
         ├── DiskFull
-        └── CannotListen
+        ├── CannotListen
+        ├── UnsafeAddress
+        └── InvalidSetting
 
 Each carries `code` (explained in docs/errors.md; a test keeps the two in step) and `hint`: what to do next.
 """
@@ -94,6 +99,20 @@ class InvocationFailed(CallerError):
         self.metadata = metadata or {}
 
 
+class Unauthorized(CallerError):
+    """This API asks for a token, and the request has none, or none that it knows."""
+
+    code = "HF0110"
+    status = 401
+
+
+class Forbidden(CallerError):
+    """The request comes from a web page, or under a name, that this API does not answer."""
+
+    code = "HF0111"
+    status = 403
+
+
 class DeploymentError(HoldfastError):
     """The application, not the request, must be changed."""
 
@@ -110,6 +129,19 @@ class InvalidManifest(DeploymentError):
     """The application's discovery answer is not a valid endpoint manifest."""
 
     code = "HF0202"
+
+
+class DeploymentRefused(DeploymentError):
+    """An endpoint cannot be registered: it is not reachable, or offers what cannot be served."""
+
+    code = "HF0203"
+
+    def __init__(self, message: str, *, status: int = 500, restate_code: str | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        """What the admin API answers."""
+        self.restate_code = restate_code
+        """Restate's code for the same refusal, `META0003` and the like."""
 
 
 class EngineError(HoldfastError):
@@ -146,3 +178,15 @@ class CannotListen(EngineError):
     """A port is taken, or this process may not have it. Nothing was started."""
 
     code = "HF0305"
+
+
+class UnsafeAddress(EngineError):
+    """Other machines could reach an API that asks nobody for a token. Nothing was opened."""
+
+    code = "HF0310"
+
+
+class InvalidSetting(EngineError):
+    """A file or setting that guards the server cannot be used: tokens, certificate, key. Nothing was opened."""
+
+    code = "HF0311"

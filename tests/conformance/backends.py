@@ -24,6 +24,14 @@ class Backend(Protocol):
         """`status`, `completion_result`, `completion_failure` …; None when unknown."""
         ...
 
+    async def commands(self, invocation_ids: list[str]) -> dict[str, list[str]]:
+        """Invocation id -> the commands of its journal in order, as `Run step 1`."""
+        ...
+
+
+def _command(entry_type: str, name: str) -> str:
+    return f"{entry_type.removeprefix('Command: ')} {name}".rstrip(" ")
+
 
 @dataclass(slots=True)
 class RestateBackend:
@@ -35,14 +43,24 @@ class RestateBackend:
 
     async def invocation(self, invocation_id: str) -> dict[str, Any] | None:
         columns = "id, status, completion_result, completion_failure, journal_size, retry_count, last_failure"
-        response = await self.admin.post(
-            "/query",
-            json={"query": f"SELECT {columns} FROM sys_invocation WHERE id = '{invocation_id}'"},
-            headers={"accept": "application/json"},
-        )
-        response.raise_for_status()
-        rows = response.json()["rows"]
+        rows = await self._rows(f"SELECT {columns} FROM sys_invocation WHERE id = '{invocation_id}'")
         return rows[0] if rows else None
+
+    async def commands(self, invocation_ids: list[str]) -> dict[str, list[str]]:
+        wanted = ", ".join(f"'{one}'" for one in invocation_ids)
+        rows = await self._rows(
+            f"SELECT id, entry_type, name FROM sys_journal WHERE id IN ({wanted}) "
+            "AND entry_type LIKE 'Command%' ORDER BY id, index"
+        )
+        found: dict[str, list[str]] = {}
+        for row in rows:
+            found.setdefault(row["id"], []).append(_command(row["entry_type"], row.get("name") or ""))
+        return found
+
+    async def _rows(self, query: str) -> list[dict[str, Any]]:
+        response = await self.admin.post("/query", json={"query": query}, headers={"accept": "application/json"})
+        response.raise_for_status()
+        return response.json()["rows"]
 
 
 @asynccontextmanager
@@ -68,6 +86,18 @@ class HoldfastBackend:
             return None
         response.raise_for_status()
         return response.json()
+
+    async def commands(self, invocation_ids: list[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for invocation_id in invocation_ids:
+            response = await self.admin.get(f"/invocations/{invocation_id}/journal")
+            if response.status_code == 404:
+                continue
+            entries = response.json()["entries"]
+            names = [_command(one["entry_type"], one["name"]) for one in entries if "Command" in one["entry_type"]]
+            if names:
+                found[invocation_id] = names
+        return found
 
 
 @asynccontextmanager

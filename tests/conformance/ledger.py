@@ -13,6 +13,7 @@ from concurrent.futures import Future, InvalidStateError
 
 _entries: defaultdict[str, list[str]] = defaultdict(list)
 _gates: defaultdict[tuple[str, str], Future[None]] = defaultdict(Future)
+_notes: defaultdict[str, dict[str, set[str]]] = defaultdict(dict)
 _closed: set[str] = set()
 _lock = threading.Lock()
 
@@ -32,6 +33,13 @@ def record(test_id: str, entry: str) -> int:
         return entries.count(entry)
 
 
+def record_once(test_id: str, entry: str) -> None:
+    """Add an entry unless it is there: for what every attempt says."""
+    with _lock:
+        if entry not in _entries[test_id]:
+            _entries[test_id].append(entry)
+
+
 def entries(test_id: str) -> list[str]:
     """All entries of a test, in order."""
     with _lock:
@@ -41,6 +49,27 @@ def entries(test_id: str) -> list[str]:
 def counts(test_id: str) -> dict[str, int]:
     """How often each entry was recorded."""
     return dict(Counter(entries(test_id)))
+
+
+def note(test_id: str, what: str, value: str) -> None:
+    """Remember a value that every attempt must repeat."""
+    with _lock:
+        _notes[test_id].setdefault(what, set()).add(value)
+
+
+def notes(test_id: str) -> dict[str, set[str]]:
+    """Everything noted: more than one value says that attempts differed."""
+    with _lock:
+        return {what: set(values) for what, values in _notes[test_id].items()}
+
+
+def forget(test_id: str) -> None:
+    """Free what thousands of tests in one process would pile up. Call `close` before."""
+    with _lock:
+        _entries.pop(test_id, None)
+        _notes.pop(test_id, None)
+        for place in [place for place in _gates if place[0] == test_id]:
+            del _gates[place]
 
 
 def fail_first(test_id: str, name: str, times: int = 1) -> None:

@@ -16,6 +16,7 @@ import apsw
 from holdfast.core import effects as fx
 from holdfast.core import events as ev
 from holdfast.core import ids
+from holdfast.core.catalog import Catalog
 from holdfast.core.machine import Machine
 from holdfast.core.model import Completion, Invocation
 from holdfast.core.results import pending_sleeps
@@ -75,10 +76,9 @@ class World:
     def _boot(self) -> None:
         self.machine = Machine(
             self.tables,
-            SERVICES,
+            Catalog.of(SERVICES, "dp_test"),
             self.random.randbytes,
             next_number=int(self.tables.meta("next_number") or 1),
-            deployment_id="dp_test",
         )
 
     # ---- batches -------------------------------------------------------------------------------------------------------

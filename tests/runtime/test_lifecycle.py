@@ -36,7 +36,7 @@ async def test_an_application_without_services() -> None:
     assert "restate.app" in caught.value.hint
 
 
-@pytest.mark.parametrize("thing", [None, 3, "module:app", Service("Lonely"), object()])
+@pytest.mark.parametrize("thing", [3, "module:app", Service("Lonely"), object()])
 def test_not_an_application(thing: Any) -> None:
     with pytest.raises(InvalidApp) as caught:
         Engine(thing)
@@ -249,9 +249,10 @@ async def test_the_next_start_has_the_services_of_now(tmp_path: Path) -> None:
     async with Engine(programs.app, db=path) as engine:
         invocation_id = await send(engine, "Waiter/awakeable", "a")
         await until(lambda: programs.notes["a"])
-        first = engine.deployment_id
+        first = engine.deployments.latest("Waiter")
     async with Engine(restate.app([programs.greeter]), db=path) as engine:
-        assert engine.deployment_id != first
+        assert engine.deployments.latest("Greeter") != first
+        assert list(engine.services) == ["Greeter"]
         assert engine.describe(invocation_id).status == "suspended"
         await engine.resolve_awakeable(programs.notes["a"][0], b'"late"')
         await status(engine, invocation_id, "backing-off", "running", "ready")

@@ -180,13 +180,11 @@ def test_what_an_attempt_should_be_working_on(tables: SqliteTables):
     assert tables.invoked() == [2, 4]
 
 
-def test_meta_and_deployments(tables: SqliteTables):
-    assert (tables.meta("next_number"), tables.latest_deployment()) == (None, None)
+def test_meta(tables: SqliteTables):
+    assert tables.meta("next_number") is None
     tables.reserve_numbers(5)
     tables.reserve_numbers(9)
-    tables.add_deployment("dp_1", 10, "one")
-    tables.add_deployment("dp_2", 20, "two")
-    assert (tables.meta("next_number"), tables.latest_deployment()) == ("9", ("dp_2", 20, "two"))
+    assert tables.meta("next_number") == "9"
 
 
 # ---- retention -----------------------------------------------------------------------------------------------------------

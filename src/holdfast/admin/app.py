@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 
 from holdfast.admin.api import API_VERSIONS, ERROR_CODE_HEADER, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX
-from holdfast.admin.render import encoded_bytes, handler_metadata, service_metadata, state_values, timestamp
+from holdfast.admin.render import deployment_item, encoded_bytes, handler_metadata, service_metadata, state_values
 from holdfast.errors import (
     CallerError,
     EngineError,
@@ -127,16 +127,21 @@ class Admin:
         return JSONResponse(handler_metadata(spec.handlers[name]))
 
     async def list_deployments(self, _request: Request) -> Response:
-        services = [{"name": name, "revision": 1} for name in self._engine.services]
-        return JSONResponse({"deployments": [self._deployment(services)]})
+        deployments = self._engine.deployments.list()
+        return JSONResponse({"deployments": [deployment_item(deployment) for deployment in deployments]})
 
     async def deployment(self, request: Request) -> Response:
         deployment_id = request.path_params["deployment"]
         if not _DEPLOYMENT_ID.fullmatch(deployment_id):
             raise HTTPException(400, f"Invalid URL: Cannot parse `deployment` with value `{deployment_id}`: bad format")
-        if deployment_id != self._engine.deployment_id:
+        deployment = self._engine.deployments.get(deployment_id)
+        if deployment is None:
             raise InvalidRequest(f"The requested deployment '{deployment_id}' does not exist", status=404)
-        return JSONResponse(self._deployment(self._services()))
+        services = [
+            service_metadata(spec, deployment_id=deployment.id, revision=deployment.revisions[name])
+            for name, spec in deployment.services.items()
+        ]
+        return JSONResponse(deployment_item(deployment) | {"services": services})
 
     def _service(self, request: Request) -> ServiceSpec:
         name = request.path_params["service"]
@@ -149,21 +154,12 @@ class Admin:
         return [self._service_metadata(service) for service in self._engine.services.values()]
 
     def _service_metadata(self, service: ServiceSpec) -> dict[str, Any]:
-        return service_metadata(service, deployment_id=self._engine.deployment_id)
-
-    def _deployment(self, services: list[dict[str, Any]]) -> dict[str, Any]:
-        # The application runs in this process: there is no address to call, but clients of this API require one.
-        return {
-            "id": self._engine.deployment_id,
-            "uri": "inprocess://local",
-            "protocol_type": "BidiStream",
-            "http_version": "HTTP/2.0",
-            "created_at": timestamp(self._engine.deployment_created_at_ms),
-            "min_protocol_version": self._engine.manifest.min_protocol_version,
-            "max_protocol_version": self._engine.manifest.max_protocol_version,
-            "sdk_version": f"restate-sdk-python/{version('restate-sdk')}",
-            "services": services,
-        }
+        deployment = self._engine.deployments.latest(service.name)
+        return service_metadata(
+            service,
+            deployment_id=deployment.id if deployment is not None else "",
+            revision=self._engine.deployments.revision(service.name),
+        )
 
     # --- state
 

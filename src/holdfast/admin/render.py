@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from holdfast.core.catalog import Deployment
 from holdfast.protocol.discovery import HandlerSpec, InputRules, RetryPolicy, ServiceSpec
 
 _SERVICE_TYPES = {"SERVICE": "Service", "VIRTUAL_OBJECT": "VirtualObject", "WORKFLOW": "Workflow"}
@@ -33,6 +34,23 @@ def timestamp(at_ms: int) -> str:
     """Epoch milliseconds as RFC 3339 with nine decimals, as Restate writes `created_at`."""
     moment = datetime.fromtimestamp(at_ms // 1000, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}000000Z"
+
+
+def deployment_item(deployment: Deployment) -> dict[str, Any]:
+    """A deployment as lists show it; details have full descriptions in `services`."""
+    optional = {"additional_headers": deployment.headers, "metadata": deployment.metadata}
+    return {
+        "id": deployment.id,
+        "uri": deployment.uri,
+        "protocol_type": deployment.protocol_mode,
+        "http_version": "HTTP/1.1" if deployment.use_http_11 else "HTTP/2.0",
+        **{name: value for name, value in optional.items() if value},
+        "created_at": timestamp(deployment.created_at_ms),
+        "min_protocol_version": deployment.min_protocol_version,
+        "max_protocol_version": deployment.max_protocol_version,
+        "sdk_version": deployment.sdk_version,
+        "services": [{"name": name, "revision": revision} for name, revision in deployment.revisions.items()],
+    }
 
 
 def service_metadata(service: ServiceSpec, *, deployment_id: str, revision: int = 1) -> dict[str, Any]:

@@ -35,11 +35,16 @@ class CommandRefused(Exception):
 Handle = Callable[["Machine", Invocation, int, bytes, int], None]
 
 
-def _pin(machine: Machine, inv: Invocation) -> None:
+def _pin(machine: Machine, inv: Invocation, at_ms: int) -> None:
     """Its first command or run result binds an invocation to the deployment."""
-    # The row is written when it changes anyway: an unpinned invocation that is recovered is given the newest deployment,
-    # and an engine in the application's own process has no other.
-    inv.deployment_id = inv.deployment_id or machine.deployment_id
+    if inv.deployment_id is None:
+        deployment = inv.attempt_deployment or machine.catalog.latest(inv.service)
+        if deployment is None:
+            return
+        inv.deployment_id = deployment.id
+        # For an application of this process the row is written when it changes anyway: there is but its present code.
+        if deployment.is_remote:
+            machine.change(inv, at_ms)
 
 
 def _append(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
@@ -47,7 +52,7 @@ def _append(machine: Machine, inv: Invocation, message_type: int, body: bytes, a
     inv.append(frame(message_type, body))
     inv.failures_since_entry = 0
     inv.entry_at_ms = at_ms
-    _pin(machine, inv)
+    _pin(machine, inv, at_ms)
 
 
 def _only(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
@@ -57,7 +62,7 @@ def _only(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_
 
 def _propose_run_completion(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
     completion_id, result = m.run_proposal(body)
-    _pin(machine, inv)
+    _pin(machine, inv, at_ms)
     ack = m.run_ack_frame(completion_id) if inv.protocol_version == 7 else None
     notification = m.completion_frame(m.RUN_COMPLETION, completion_id, result)
     machine.notify(inv, notification, (completion_id,), at_ms, live=ack)
@@ -67,7 +72,7 @@ def _output(machine: Machine, inv: Invocation, message_type: int, body: bytes, a
     inv.result = result = m.output_result(body)
     inv.output = frame(m.OUTPUT, body)
     inv.failure_code = None if result.failure is None else result.failure[0]
-    _pin(machine, inv)
+    _pin(machine, inv, at_ms)
     machine.change(inv, at_ms)
 
 

@@ -80,7 +80,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Refuse:
-    """Refuse an operator's request: `kind` is not_found, conflict or too_early."""
+    """Refuse an operator's request: `kind` is not_found, conflict, too_early, gone, unsupported or invalid."""
 
     token: object
     kind: str

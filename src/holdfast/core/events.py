@@ -103,8 +103,26 @@ class PauseRequested:
 
 @dataclass(slots=True)
 class ResumeRequested:
+    """`deployment` is `keep`, `latest` or an id."""
+
     token: object
     id: str
+    at_ms: int
+    deployment: str = "keep"
+
+
+@dataclass(slots=True)
+class RestartRequested:
+    """A completed invocation is to run again, as the new invocation `raw_id`.
+
+    It takes over the journal up to `last_index`. `deployment` is `keep`, `latest` or an id.
+    """
+
+    token: object
+    id: str
+    raw_id: bytes
+    last_index: int
+    deployment: str
     at_ms: int
 
 
@@ -141,6 +159,7 @@ Event = (
     | KillRequested
     | PauseRequested
     | ResumeRequested
+    | RestartRequested
     | PurgeRequested
     | StateReplaced
 )

@@ -22,6 +22,7 @@ from typing import Any
 
 from holdfast.core import commands, operations
 from holdfast.core.awaiting import Leaf, resolve
+from holdfast.core.catalog import Catalog
 from holdfast.core.effects import (
     AbortAttempt,
     Accepted,
@@ -52,9 +53,6 @@ from holdfast.protocol.discovery import HandlerSpec, ServiceSpec
 from holdfast.protocol.messages import AttemptError, Result
 from holdfast.protocol.wire import HEADER_BYTES, MalformedFrame, data, frame
 
-HEAD_BYTES_MAX = 2048
-"""A larger input gets a journal row of its own, so that changing a status does not rewrite it."""
-
 FREE_LOCKS_MAX = 10_000
 """Keys remembered as free; beyond it they are asked from the database again."""
 
@@ -80,17 +78,15 @@ class Machine:
     def __init__(
         self,
         tables: Tables,
-        services: Mapping[str, ServiceSpec],
+        catalog: Catalog,
         entropy: Callable[[int], bytes],
         *,
         next_number: int = 1,
-        deployment_id: str = "",
         refuse_deadlocks: bool = False,
     ) -> None:
         self.tables = tables
-        self.services = services
+        self.catalog = catalog
         self.entropy = entropy
-        self.deployment_id = deployment_id
         self.refuse_deadlocks = refuse_deadlocks
         self.effects: list[Effect] = []
         self.resident: dict[int, Invocation] = {}
@@ -107,6 +103,11 @@ class Machine:
             TimerFired: self._timer_fired,
             SignalSent: self._signal_sent,
         }
+
+    @property
+    def services(self) -> Mapping[str, ServiceSpec]:
+        """What can be called now."""
+        return self.catalog.services
 
     # ---- the batch -------------------------------------------------------------------------------------------------
 
@@ -209,8 +210,7 @@ class Machine:
 
     def _admit(self, inv: Invocation | None) -> None:
         if inv is not None:
-            service = self.services.get(inv.service)
-            inv.spec = service.handlers.get(inv.handler) if service else None
+            inv.spec = self.catalog.handler(inv.deployment_id, inv.service, inv.handler)
             self.resident[inv.seq] = inv
             self.by_id[inv.id] = inv
             self._touched[inv.seq] = inv  # so that flush considers it for eviction
@@ -264,16 +264,15 @@ class Machine:
         else:
             inv.retention_ms = spec.journal_retention_ms
         inv.journal_retention_ms = min(spec.journal_retention_ms, inv.retention_ms)
-        first = m.input_frame(headers, body)
-        if len(first) > HEAD_BYTES_MAX:
-            inv.append(first)
-        else:
-            inv.head = first
-            inv.entries = 1
-        self.resident[inv.seq] = inv
-        self.by_id[invocation_id] = inv
-        self._touched[inv.seq] = inv
+        inv.begin(m.input_frame(headers, body))
+        self.add(inv)
         return inv
+
+    def add(self, inv: Invocation) -> None:
+        """Take in a new invocation; it gets its row at the end of the batch."""
+        self.resident[inv.seq] = inv
+        self.by_id[inv.id] = inv
+        self._touched[inv.seq] = inv
 
     def admit_new(self, inv: Invocation, start_at_ms: int | None, at_ms: int) -> None:
         """Schedule, queue or start a new invocation."""

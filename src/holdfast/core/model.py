@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from holdfast.core.awaiting import Leaf
+from holdfast.core.catalog import Deployment
 from holdfast.protocol.discovery import HandlerSpec
 from holdfast.protocol.messages import AttemptError, Awaited, Result
 
@@ -54,6 +55,10 @@ LIVE = frozenset((Status.INVOKED, Status.SUSPENDED, Status.PAUSED))
 """Statuses in which an invocation has a journal that signals reach and, if exclusive, holds the lock of its key."""
 
 
+HEAD_BYTES_MAX = 2048
+"""A larger input gets a journal row of its own, so that changing a status does not rewrite it."""
+
+
 class Invocation:
     """One invocation as the engine holds it in memory while something happens to it.
 
@@ -79,6 +84,7 @@ class Invocation:
         "idempotency_key",
         "invoked_by_id",
         "invoked_by_target",
+        "restarted_from",
         "sink_seq",
         "sink_completion_id",
         "has_listeners",
@@ -97,6 +103,7 @@ class Invocation:
         # of the current residency and attempt
         "spec",
         "attempt",
+        "attempt_deployment",
         "in_flight",
         "input_open",
         "pause_requested",
@@ -143,6 +150,8 @@ class Invocation:
         self.idempotency_key: str | None = None
         self.invoked_by_id: str | None = None
         self.invoked_by_target: str | None = None
+        self.restarted_from: str | None = None
+        """The invocation whose input, and perhaps journal, this one took over."""
         self.sink_seq: int | None = None
         self.sink_completion_id = 0
         self.has_listeners = False
@@ -164,6 +173,8 @@ class Invocation:
 
         self.spec = spec
         self.attempt = 0
+        self.attempt_deployment: Deployment | None = None
+        """Where the newest attempt runs."""
         self.in_flight = False
         self.input_open = False
         self.pause_requested = False
@@ -190,6 +201,14 @@ class Invocation:
         if self.key is None:
             return f"{self.service}/{self.handler}"
         return f"{self.service}/{self.key}/{self.handler}"
+
+    def begin(self, first: bytes) -> None:
+        """Put the Input entry of a new invocation where its size asks for."""
+        if len(first) > HEAD_BYTES_MAX:
+            self.append(first)
+        else:
+            self.head = first
+            self.entries = 1
 
     def append(self, frame: bytes) -> None:
         """Add one entry to the journal; it is durable after the batch."""

@@ -8,7 +8,7 @@ import hashlib
 from holdfast.core.model import Completion, Failure, Invocation
 from holdfast.protocol import messages as m
 from holdfast.protocol.messages import Result
-from holdfast.protocol.wire import HEADER_BYTES, message, split, u32, u64
+from holdfast.protocol.wire import HEADER_BYTES, frame, message, split, u32, u64
 
 
 def completion_of(inv: Invocation) -> Completion:
@@ -39,6 +39,32 @@ def pending_sleeps(journal: bytes) -> dict[int, int]:
         elif message_type == m.SLEEP_COMPLETION:
             sleeps.pop(u32(message(body), 1), None)
     return sleeps
+
+
+def journal_prefix(journal: bytes, last_index: int) -> list[bytes] | None:
+    """The frames up to `last_index`, then the later completions of the commands among them.
+
+    Later signals are left out: nothing in the prefix asked for them.
+
+    Returns:
+        None when the journal ends before, or when a command among them has no completion yet.
+    """
+    kept: list[bytes] = []
+    awaited: set[int] = set()
+    length = 0
+    for index, (message_type, body) in enumerate(split(journal)):
+        length += 1
+        is_early = index <= last_index
+        if m.is_command(message_type):
+            if is_early:
+                awaited |= m.completion_ids(message_type, body)
+        elif message_type != m.SIGNAL:
+            completion_id = u32(message(body), 1)
+            is_early = is_early or completion_id in awaited
+            awaited.discard(completion_id)
+        if is_early:
+            kept.append(frame(message_type, body))
+    return None if awaited or last_index >= length else kept
 
 
 def state_version(state: list[tuple[str, bytes]]) -> str:

@@ -28,10 +28,11 @@ from holdfast.ingress.paths import (
     request_path,
 )
 from holdfast.ingress.responses import CORS, JSON, Headers
-from holdfast.ingress.rules import check_input, delay_and_limit_key, header_fields, header_text, stored_headers
+from holdfast.ingress.rules import StoredHeaders, check_input, delay_and_limit_key, header_fields, header_text
 from holdfast.ingress.targets import IdempotentTarget, InvocationTarget, WorkflowTarget, parse_target
 from holdfast.protocol.discovery import HandlerSpec, ServiceSpec
 from holdfast.runtime.engine import EngineRuntime
+from holdfast.security.guard import Guard, Origins
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -61,15 +62,21 @@ class _Endpoint:
         # With this content type and a body nothing else needs to be checked.
         self.accepts = None if accepted is None or "*" in accepted or ";" in accepted else accepted.encode()
         output = handler.output_content_type
-        self.full_headers: Headers = CORS if output is None else [(b"content-type", output.encode()), *CORS]
-        self.empty_headers: Headers = self.full_headers if handler.set_content_type_if_empty else CORS
+        self.full_headers: Headers = [] if output is None else [(b"content-type", output.encode())]
+        self.empty_headers: Headers = self.full_headers if handler.set_content_type_if_empty else []
 
 
 class Ingress:
     """ASGI application in front of an engine. See `create_ingress`."""
 
-    def __init__(self, engine: EngineRuntime, *, body_bytes_max: int, sweep_s: float) -> None:
+    def __init__(self, engine: EngineRuntime, *, body_bytes_max: int, sweep_s: float, guard: Guard) -> None:
         self._engine = engine
+        self._guard = guard
+        config = engine.config
+        self._cors: Headers = CORS if config.allowed_origins else []
+        deny, allow = config.stored_headers_deny, config.stored_headers_allow
+        self._stored_headers = StoredHeaders(deny, allow)
+        self._stored_headers_with_token = StoredHeaders((*deny, "authorization"), allow)
         self._body_bytes_max = body_bytes_max
         self._callers = Callers(sweep_s)
         self._services: Mapping[str, ServiceSpec] = {}
@@ -84,7 +91,18 @@ class Ingress:
             self._prepare(self._engine.services)
         headers: Headers = scope["headers"]
         fields = header_fields(headers if type(headers) is list else [(name, value) for name, value in headers])
-        reply = _Reply(send, fields.get(b"origin"), has_body=scope["method"] != "HEAD")
+        reply = _Reply(send, self._cors, fields.get(b"origin"), has_body=scope["method"] != "HEAD")
+        refusal = self._guard.refusal(fields)
+        if refusal is not None:
+            if refusal.status != 401:
+                reply.hide_from_pages()
+            elif scope["method"] == "GET" and scope["path"].strip("/") == "restate/health":
+                # Whoever asks without a token learns that we are well, and not what we serve.
+                await reply.send(200, [JSON], responses.health_body({}))
+                return
+            if refusal.status != 401 or scope["method"] != "OPTIONS":
+                await reply.refuse(refusal.status, refusal.message, *refusal.headers)
+                return
         try:
             length = fields.get(_CONTENT_LENGTH)
             # Python refuses to convert thousands of digits; 15 are enough for anything that fits on a disk.

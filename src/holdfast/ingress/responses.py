@@ -11,8 +11,8 @@ from holdfast.core.model import Failure, Receipt
 
 Headers = list[tuple[bytes, bytes]]
 
-# Any page may call, with credentials: the ingress has none of its own. Same on every answer, so that caches keep
-# answers to different origins apart.
+# Where pages of other origins were allowed to call: they may, with credentials, as on a Restate server. Same on every
+# answer, so that caches keep answers to different origins apart.
 CORS: Headers = [
     (b"vary", b"origin, access-control-request-method, access-control-request-headers"),
     (b"access-control-allow-credentials", b"true"),
@@ -72,7 +72,7 @@ def expires(expires_at_ms: int) -> tuple[bytes, bytes]:
 
 def preflight(request: Mapping[bytes, bytes]) -> Headers:
     """Headers that allow a page whatever it asks for."""
-    headers: Headers = [*CORS]
+    headers: Headers = []
     for asked, allowed in (
         (b"access-control-request-method", b"access-control-allow-methods"),
         (b"access-control-request-headers", b"access-control-allow-headers"),

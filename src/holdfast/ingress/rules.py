@@ -5,7 +5,7 @@ The order in which a request's faults are reported is Restate's; `app.py` calls 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl
 
 from holdfast.errors import InvalidRequest
@@ -15,7 +15,43 @@ from holdfast.protocol.discovery import InputRules
 INGRESS_PATH = "x-restate-ingress-path"
 
 # Of the connection, or of the ingress itself: not part of the handler's input.
-_NOT_STORED = (b"host", b"connection", b"idempotency-key", b"idempotency-expires")
+_NOT_STORED = frozenset({b"host", b"connection", b"idempotency-key", b"idempotency-expires"})
+
+
+class StoredHeaders:
+    """Which of a request's headers become part of the handler's input.
+
+    Args:
+        deny: Names, lower-case, that are left out.
+        allow: If given, everything else is left out as well.
+    """
+
+    def __init__(self, deny: Iterable[str] = (), allow: Iterable[str] | None = None) -> None:
+        self._denied = _NOT_STORED | _names(deny)
+        self._allowed = None if allow is None else _names(allow)
+
+    def of(self, fields: Mapping[bytes, bytes], path_and_query: str) -> list[tuple[str, str]]:
+        """What is stored of `fields`, in order, the request's path first.
+
+        Raises:
+            InvalidRequest: a value is not ASCII, so the journal cannot hold it as text.
+        """
+        headers = [(INGRESS_PATH, path_and_query)]
+        denied, allowed = self._denied, self._allowed
+        try:
+            for name, value in fields.items():
+                if name not in denied and (allowed is None or name in allowed):
+                    headers.append((str(name, "ascii"), str(value, "ascii").strip(" \t")))
+        except UnicodeDecodeError:
+            for name, value in fields.items():
+                if name not in denied and (allowed is None or name in allowed):
+                    header_text(str(name, "latin-1"), value)
+            raise
+        return headers
+
+
+def _names(names: Iterable[str]) -> frozenset[bytes]:
+    return frozenset(name.strip().lower().encode() for name in names)
 
 
 def check_input(rules: InputRules, content_type: bytes | None, body: bytes) -> None:
@@ -60,25 +96,6 @@ def header_fields(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
         for name, value in headers:
             fields.setdefault(name, value)
     return fields
-
-
-def stored_headers(fields: Mapping[bytes, bytes], path_and_query: str) -> list[tuple[str, str]]:
-    """The headers that become part of the handler's input, in order, the request's path first.
-
-    Raises:
-        InvalidRequest: a value is not ASCII, so the journal cannot hold it as text.
-    """
-    headers = [(INGRESS_PATH, path_and_query)]
-    try:
-        for name, value in fields.items():
-            if name not in _NOT_STORED:
-                headers.append((str(name, "ascii"), str(value, "ascii").strip(" \t")))
-    except UnicodeDecodeError:
-        for name, value in fields.items():
-            if name not in _NOT_STORED:
-                header_text(str(name, "latin-1"), value)
-        raise
-    return headers
 
 
 def header_text(name: str, value: bytes) -> str:

@@ -18,6 +18,7 @@ from holdfast.protocol.wire import (
     message,
     numbers,
     octets,
+    read_varint,
     string,
     text,
     u32,
@@ -202,6 +203,11 @@ def _derived_seed(invocation_bytes: bytes) -> bytes:
     """63 random bits of the id, as a varint: nine of its bytes with the continuation bits put right."""
     nine = int.from_bytes(invocation_bytes[8:17], "big")
     return ((nine | 0x808080808080808080) & 0xFFFFFFFFFFFFFFFF7F).to_bytes(9, "big")
+
+
+def derived_seed(invocation_bytes: bytes) -> int:
+    """The seed that an invocation's attempts get when none is stored."""
+    return read_varint(_derived_seed(invocation_bytes), 0)[0]
 
 
 def input_frame(headers: Iterable[tuple[str, str]], value: bytes) -> bytes:
@@ -394,6 +400,19 @@ def call_request(message_type: int, body: bytes) -> CallRequest:
         invoke_time_ms=u64(content, 4, 0) if one_way else 0,
         scope=string(content, scope_field) if scope_field in content else None,
     )
+
+
+def completion_ids(message_type: int, body: bytes) -> set[int]:
+    """Completions that a command asks for: its result (field 11), and of calls the id of the invocation (field 10)."""
+    if message_type in _WITHOUT_COMPLETION:
+        return set()
+    command = message(body)
+    return {u32(command, number) for number in (10, 11) if number in command}
+
+
+_WITHOUT_COMPLETION = frozenset(
+    (INPUT, OUTPUT, SET_STATE, CLEAR_STATE, CLEAR_ALL_STATE, GET_EAGER_STATE, GET_EAGER_STATE_KEYS, SEND_SIGNAL)
+) | {COMPLETE_AWAKEABLE}
 
 
 def notification_leaf(message_type: int, body: bytes) -> int | str | tuple[int]:

@@ -1,14 +1,10 @@
-"""One attempt: one call of the application over ASGI, in this process, with no socket between.
-
-The application's task reads `Start`, the journal and later notifications through `receive`, and writes frames through
-`send`. Both are called by the SDK; what this class adds is the queue between and the rules of ending:
-the SDK waits for the end of its input before it finishes, so every terminal frame closes the input at once.
-"""
+"""One attempt to run a handler: what all kinds share, and the kind that calls an application in this process."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from holdfast.logs import current_invocation
@@ -35,25 +31,49 @@ class Listener(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Order:
+    """What an attempt is to do."""
+
+    seq: int
+    number: int
+    invocation_id: str
+    service: str
+    handler: str
+    key: str | None
+    deployment_id: str
+    version: int
+    """Of the protocol."""
+    timeouts_ms: tuple[int, int]
+    """(inactivity, abort)."""
+    first_input: bytes
+    """Start and the journal."""
+    body_bytes_max: int
+    """Of one frame."""
+
+    @property
+    def target(self) -> str:
+        return f"{self.service}/{self.handler}"
+
+
 class Attempt:
+    """What all attempts share: the frames that come back, and the marks by which the invoker looks after them."""
+
     __slots__ = (
-        "_app",
         "_decoder",
-        "_end_delivered",
-        "_input",
         "_input_ended",
         "_listener",
         "_loop",
-        "_scope",
-        "_target",
-        "_waiter",
         "aborted",
         "active_at_s",
         "closed_at_s",
+        "deployment_id",
+        "failure_code",
         "has_ended",
         "invocation_id",
         "number",
         "probed",
+        "retry_after_ms",
         "seq",
         "status",
         "task",
@@ -61,38 +81,21 @@ class Attempt:
         "timeouts_ms",
         "version",
     )
+    is_remote = False
 
-    def __init__(
-        self,
-        listener: Listener,
-        app: AsgiApp,
-        scope: dict[str, Any],
-        first_input: bytes,
-        *,
-        seq: int,
-        number: int,
-        invocation_id: str,
-        target: str,
-        version: int,
-        body_bytes_max: int,
-        timeouts_ms: tuple[int, int],
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
+    task: asyncio.Task[None]
+
+    def __init__(self, listener: Listener, order: Order, loop: asyncio.AbstractEventLoop) -> None:
         self._listener = listener
-        self._app = app
-        self._scope = scope
-        self._target = target
         self._loop = loop
-        self._decoder = Decoder(body_bytes_max)
-        self._input = [first_input]
+        self._decoder = Decoder(order.body_bytes_max)
         self._input_ended = False
-        self._end_delivered = False
-        self._waiter: asyncio.Future[None] | None = None
-        self.seq = seq
-        self.number = number
-        self.invocation_id = invocation_id
-        self.version = version
-        self.timeouts_ms = timeouts_ms
+        self.seq = order.seq
+        self.number = order.number
+        self.invocation_id = order.invocation_id
+        self.deployment_id = order.deployment_id
+        self.version = order.version
+        self.timeouts_ms = order.timeouts_ms
         """(inactivity, abort)."""
         self.status = 0
         self.terminal = False
@@ -101,47 +104,118 @@ class Attempt:
         self.probed = False
         self.active_at_s = loop.time()
         self.closed_at_s: float | None = None
-        self.task: asyncio.Task[None] = loop.create_task(self._run())
+        self.failure_code = 500
+        self.retry_after_ms: int | None = None
+        """The endpoint asked to be left alone for so long."""
 
     # ---- the engine's side -------------------------------------------------------------------------------------------
 
     def feed(self, frames: bytes) -> None:
         """Send notifications to the handler."""
+        raise NotImplementedError
+
+    def probe(self) -> None:
+        """Ask the SDK what it waits for."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End the input. The SDK suspends at its next await."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Stop the handler. Whatever it still says is ignored."""
+        raise NotImplementedError
+
+    @property
+    def is_closed(self) -> bool:
+        return self._input_ended
+
+    # ---- the SDK's side ------------------------------------------------------------------------------------------------
+
+    def _received(self, body: bytes) -> None:
+        """
+        Raises:
+            MalformedFrame: these are no frames of the protocol.
+        """
+        if self.aborted or self.terminal:
+            return
+        self.active_at_s = self._loop.time()
+        frames = self._decoder.feed(body)
+        if not frames:
+            return
+        last = frames[-1][0]
+        if last in _TERMINAL:
+            self.terminal = True
+            self.has_ended = last == m.END
+            self.close()
+        elif last == m.AWAITING_ON and all(frame[0] == m.AWAITING_ON for frame in frames):
+            # It says nothing unless asked for: the SDK sends it late, when the wait may be over already.
+            if self.probed and not m.awaiting_on(frames[-1][1])[1]:
+                self._listener.attempt_waits(self)
+            return
+        self.probed = False
+        self._listener.frames_received(self, frames)
+
+    def _ended(self, failure: str | None) -> None:
+        if not self.terminal and failure is None:
+            if self.status not in (0, 200):
+                failure = f"got status code {self.status} from the application [RT0012]"
+            else:
+                failure = "the handler's stream ended without End, Suspension or Error [RT0007]"
+        self._listener.attempt_ended(self, None if self.terminal else failure)
+
+
+class InProcessAttempt(Attempt):
+    """One call of the application over ASGI, in this process, with no socket between.
+
+    The application's task reads `Start`, the journal and later notifications through `receive`, and writes frames
+    through `send`. Both are called by the SDK; what this class adds is the queue between and the rules of ending:
+    the SDK waits for the end of its input before it finishes, so every terminal frame closes the input at once.
+    """
+
+    __slots__ = ("_app", "_end_delivered", "_input", "_scope", "_target", "_waiter")
+
+    def __init__(
+        self, listener: Listener, order: Order, app: AsgiApp, scope: dict[str, Any], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(listener, order, loop)
+        self._app = app
+        self._scope = scope
+        self._target = order.target
+        self._input = [order.first_input]
+        self._end_delivered = False
+        self._waiter: asyncio.Future[None] | None = None
+        self.task = loop.create_task(self._run())
+
+    def feed(self, frames: bytes) -> None:
         self._input.append(frames)
         self.probed = False
         self.active_at_s = self._loop.time()
         self._wake()
 
     def probe(self) -> None:
-        """Ask the SDK what it waits for: it flushes its AwaitingOn (version 7) when an empty chunk arrives."""
+        """The SDK flushes its AwaitingOn (version 7) when an empty chunk arrives."""
         self.probed = True
         self._input.append(b"")
         self._wake()
 
     def close(self) -> None:
-        """End the input. The SDK suspends at its next await."""
         if not self._input_ended:
             self._input_ended = True
             self.closed_at_s = self._loop.time()
             self._wake()
 
     def abort(self) -> None:
-        """Stop the handler at its next await. Whatever it still says is ignored."""
+        """Stop the handler at its next await."""
         self.aborted = True
         # The SDK swallows the cancellation where a handler awaits it, and then waits for the end of its input.
         self.close()
         self.task.cancel()
 
-    @property
-    def is_closed(self) -> bool:
-        return self._input_ended
-
     def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-
-    # ---- the SDK's side ------------------------------------------------------------------------------------------------
 
     async def _receive(self) -> AsgiEvent:
         while True:
@@ -167,24 +241,7 @@ class Attempt:
                 if self.status != 200:
                     self.close()
             return
-        if self.aborted or self.terminal:
-            return
-        self.active_at_s = self._loop.time()
-        frames = self._decoder.feed(body)
-        if not frames:
-            return
-        last = frames[-1][0]
-        if last in _TERMINAL:
-            self.terminal = True
-            self.has_ended = last == m.END
-            self.close()
-        elif last == m.AWAITING_ON and all(frame[0] == m.AWAITING_ON for frame in frames):
-            # It says nothing unless asked for: the SDK sends it late, when the wait may be over already.
-            if self.probed and not m.awaiting_on(frames[-1][1])[1]:
-                self._listener.attempt_waits(self)
-            return
-        self.probed = False
-        self._listener.frames_received(self, frames)
+        self._received(body)
 
     async def _run(self) -> None:
         failure: str | None = None
@@ -197,9 +254,4 @@ class Attempt:
             failure = f"malformed message from the SDK: {error} [RT0012]"
         except Exception as error:  # noqa: BLE001 the SDK lets its own errors escape from the ASGI application
             failure = f"{type(error).__name__}: {error} [RT0012]"
-        if not self.terminal and failure is None:
-            if self.status not in (0, 200):
-                failure = f"got status code {self.status} from the application [RT0012]"
-            else:
-                failure = "the handler's stream ended without End, Suspension or Error [RT0007]"
-        self._listener.attempt_ended(self, None if self.terminal else failure)
+        self._ended(failure)

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -18,6 +18,7 @@ from holdfast.config import EngineConfig
 from holdfast.core import effects as fx
 from holdfast.core import events as ev
 from holdfast.core import ids
+from holdfast.core.catalog import Deployment
 from holdfast.core.machine import Machine
 from holdfast.core.model import Completion, Failure, Invocation, Receipt, Status
 from holdfast.core.results import completion_of
@@ -32,17 +33,20 @@ from holdfast.errors import (
     InvocationTooEarly,
 )
 from holdfast.protocol import discovery
-from holdfast.protocol.discovery import HandlerSpec, Manifest, ServiceSpec
-from holdfast.protocol.messages import VERSIONS, Result
+from holdfast.protocol.discovery import HandlerSpec, ServiceSpec
+from holdfast.protocol.messages import Result
 from holdfast.runtime.attempt import AsgiApp
 from holdfast.runtime.clock import Clock, SystemClock
+from holdfast.runtime.deployments import MAIN, Deployments, Registration, check_app
 from holdfast.runtime.discover import fetch_manifest
 from holdfast.runtime.introspect import Introspection
 from holdfast.runtime.invoker import Invoker
 from holdfast.runtime.operations import Operations
 from holdfast.runtime.processor import Processor
 from holdfast.runtime.timers import Timers
+from holdfast.runtime.transport.endpoints import Endpoints
 from holdfast.store.database import Owner, connect
+from holdfast.store.deployments import DeploymentRows
 from holdfast.store.sqlite import SqliteTables
 
 log = logging.getLogger("holdfast.engine")
@@ -75,17 +79,13 @@ class EngineRuntime(Operations):
         clock: Clock | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        if not callable(app):
+        if app is not None and not callable(app):
             raise InvalidApp(
                 f"{type(app).__name__} object is no application", hint="pass what restate.app([...]) returns"
             )
         self.config = config or EngineConfig()
         self.path = None if str(db) == ":memory:" else Path(db).absolute()
-        self.services: dict[str, ServiceSpec] = {}
-        self.manifest = Manifest(True, 0, 0)
-        self.deployment_id = ""
-        self.deployment_created_at_ms = 0
-        self._app = cast(AsgiApp, app)
+        self._app = cast(AsgiApp | None, app)
         self._clock = clock or SystemClock()
         self._entropy = entropy
         self._state = "new"
@@ -104,21 +104,32 @@ class EngineRuntime(Operations):
         Raises:
             DatabaseInUse, DatabaseRefused: the file; nothing was changed.
             InvalidApp, InvalidManifest: the application.
+            InvalidRequest: the file of the identity key.
         """
         if self._state != "new":
             raise EngineError("an engine can be started once", hint="make a new Engine")
-        with _sigterm_kept():
-            body = await fetch_manifest(self._app)
-        self.manifest = discovery.parse_manifest(body)
-        version = self._negotiate()
-        self.services = dict(self.manifest.services)
+        manifest: bytes | None = None
+        if self._app is not None:
+            with _sigterm_kept():
+                manifest = await fetch_manifest(self._app)
+            check_app(discovery.parse_manifest(manifest), self.config)  # before a database is made for nothing
+        self._endpoints = Endpoints(
+            ca_file=self.config.endpoint_ca_file,
+            identity_key=self.config.identity_key_file,
+            connect_timeout_s=self.config.connect_timeout_ms / 1000,
+        )
         self._loop = asyncio.get_running_loop()
         if self.path is not None:
             self._owner = Owner(self.path)
         connection: apsw.Connection | None = None
         try:
             connection = connect(self.path, fsync=self.config.durability == "full")
-            self._open(connection, body.decode(), version)
+            self._deployments = Deployments(
+                DeploymentRows(connection), self.config, self._endpoints, self._clock.now_ms, self._entropy
+            )
+            if self._app is not None and manifest is not None:
+                await self._deployments.register_app(self._app, MAIN, manifest)
+            self._open(connection)
         except BaseException:
             if connection is not None:
                 connection.close(True)
@@ -127,19 +138,17 @@ class EngineRuntime(Operations):
         self._state = "running"
         self._recover()
 
-    def _open(self, connection: apsw.Connection, manifest: str, version: int) -> None:
+    def _open(self, connection: apsw.Connection) -> None:
         """Wire everything around an open database."""
         self._tables = SqliteTables(connection)
-        self._register(manifest)
         self._reader = connection if self.path is None else apsw.Connection(str(self.path))
         self.introspection = Introspection(self._reader, self._resident, self._service_type)
-        self._invoker = Invoker(self._app, self._tables, self.config, self._clock, version)
+        self._invoker = Invoker(self._deployments, self._endpoints, self._tables, self.config, self._clock)
         self._machine = Machine(
             self._tables,
-            self.services,
+            self._deployments.catalog,
             self._entropy,
             next_number=int(self._tables.meta("next_number") or 1),
-            deployment_id=self.deployment_id,
             refuse_deadlocks=self.config.refuse_deadlocks,
         )
         self._processor = Processor(
@@ -152,30 +161,27 @@ class EngineRuntime(Operations):
             in_memory=self.path is None,
         )
         self._invoker.processor = self._processor
+        self._deployments.exclusively = self._exclusively
         self._timers = Timers(self._processor, self._tables, self._clock, self.config.cleanup_interval_ms)
 
-    def _negotiate(self) -> int:
-        lowest, highest = self.manifest.min_protocol_version, self.manifest.max_protocol_version
-        version = min(highest, self.config.protocol_version_max)
-        if version < lowest or version not in VERSIONS:
-            raise InvalidApp(
-                f"the application speaks service protocol versions {lowest} to {highest}, holdfast 5 to "
-                f"{self.config.protocol_version_max}",
-                hint="install a restate-sdk that speaks one of them: pip install 'restate-sdk>=1.3,<2'",
-            )
-        if not self.services and not self.manifest.services:
-            raise InvalidApp("the application has no services", hint="list them: restate.app([my_service, my_object])")
-        return version
+    async def _exclusively(self, change: Callable[[], None]) -> None:
+        """Run a change of rows between two batches."""
+        done: asyncio.Future[None] = self._loop.create_future()
 
-    def _register(self, manifest: str) -> None:
-        """The application's services are a deployment; changed services make a new one."""
-        latest = self._tables.latest_deployment()
-        if latest is not None and latest[2] == manifest:
-            self.deployment_id, self.deployment_created_at_ms, _ = latest
-            return
-        self.deployment_id = ids.deployment_text(self._entropy(16))
-        self.deployment_created_at_ms = self._clock.now_ms()
-        self._tables.add_deployment(self.deployment_id, self.deployment_created_at_ms, manifest)
+        def run() -> None:
+            try:
+                change()
+            except Exception as error:  # noqa: BLE001 it is the caller's
+                _set_exception(done, error)
+            else:
+                _set_result(done, None)
+
+        self._operators.add(done)
+        try:
+            self._processor.when_readable(run)
+            await done
+        finally:
+            self._operators.discard(done)
 
     def _recover(self) -> None:
         """Re-derive what the rows ask for: attempts of everything invoked, and the next timer."""
@@ -214,6 +220,7 @@ class EngineRuntime(Operations):
         self._state = "stopped"
         self._timers.stop()
         self._invoker.abort_all()
+        self._endpoints.close()
         self._processor.close()
         for waiters in self._waiters.values():
             for waiter in waiters:
@@ -235,6 +242,16 @@ class EngineRuntime(Operations):
             self._owner.release()
             self._owner = None
 
+    @property
+    def services(self) -> dict[str, ServiceSpec]:
+        """The newest revision of every service; empty before the start."""
+        return self._deployments.services if self._state != "new" else {}
+
+    @property
+    def deployments(self) -> Deployments:
+        """What is registered: where services run."""
+        return self._deployments
+
     def check_running(self) -> None:
         """
         Raises:
@@ -247,6 +264,83 @@ class EngineRuntime(Operations):
                 f"the engine is {'not started' if self._state == 'new' else self._state}",
                 hint="start it with `async with Engine(...)` or `holdfast serve`",
             )
+
+    async def register(self, app: Any, name: str) -> Deployment:
+        """Serve one more application of this process, from now on and whenever it is registered again.
+
+        What is in flight waits for its application after a restart, until it is registered under the same name.
+
+        Args:
+            app: What `restate.app([...])` returns.
+            name: Tells it from the others of this process; "app" is the one the engine was made with.
+        Raises:
+            InvalidApp, InvalidManifest: the application.
+        """
+        self.check_running()
+        if not callable(app):
+            raise InvalidApp(
+                f"{type(app).__name__} object is no application", hint="pass what restate.app([...]) returns"
+            )
+        with _sigterm_kept():
+            body = await fetch_manifest(cast(AsgiApp, app))
+        deployment = await self._deployments.register_app(cast(AsgiApp, app), name, body)
+        self._invoker.registered(deployment)
+        return deployment
+
+    async def register_deployment(
+        self,
+        uri: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        use_http_11: bool = False,
+        force: bool = False,
+        breaking: bool = False,
+        dry_run: bool = False,
+    ) -> Registration:
+        """Have services of another process, in any language, run by this engine. See `Deployments.register`."""
+        self.check_running()
+        registration = await self._deployments.register(
+            uri,
+            headers=headers,
+            metadata=metadata,
+            use_http_11=use_http_11,
+            force=force,
+            breaking=breaking,
+            dry_run=dry_run,
+        )
+        if not dry_run:
+            self._invoker.registered(registration.deployment)
+        return registration
+
+    async def update_deployment(
+        self,
+        deployment_id: str,
+        *,
+        uri: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        use_http_11: bool | None = None,
+        overwrite: bool = False,
+        dry_run: bool = False,
+    ) -> Deployment:
+        """Move a deployment to another address. See `Deployments.update`."""
+        self.check_running()
+        deployment = await self._deployments.update(
+            deployment_id, uri=uri, headers=headers, use_http_11=use_http_11, overwrite=overwrite, dry_run=dry_run
+        )
+        if not dry_run:
+            self._invoker.registered(deployment)
+        return deployment
+
+    async def remove_deployment(self, deployment_id: str) -> None:
+        """Forget a deployment. See `Deployments.remove`."""
+        self.check_running()
+        await self._deployments.remove(deployment_id)
+
+    async def configure_service(self, name: str, settings: Mapping[str, Any]) -> ServiceSpec:
+        """Change settings of a service until it is registered again. See `Deployments.configure_service`."""
+        self.check_running()
+        return await self._deployments.configure_service(name, settings)
 
     # ---- effects -------------------------------------------------------------------------------------------------------
 

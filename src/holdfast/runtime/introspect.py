@@ -39,9 +39,11 @@ class InvocationInfo:
     """Public status: scheduled, pending, ready, running, backing-off, suspended, paused, completed."""
     idempotency_key: str | None
     invoked_by: str
-    """`ingress` or `service`."""
+    """`ingress`, `service` or `restart_as_new`."""
     invoked_by_id: str | None
     invoked_by_target: str | None
+    restarted_from: str | None
+    """The invocation whose input, and perhaps journal, this one took over."""
     created_at_ms: int
     modified_at_ms: int
     scheduled_start_at_ms: int | None
@@ -79,7 +81,7 @@ class JournalEntryInfo:
 _COLUMNS = (
     "seq, id, service, handler, key, status, idempotency_key, invoked_by_id, invoked_by_target, created_at_ms, "
     "modified_at_ms, start_at_ms, completed_at_ms, failure_code, deployment_id, protocol_version, awaiting, output, "
-    "head, (SELECT max(stored_at_ms) FROM journal j WHERE j.seq = invocation.seq)"
+    "head, (SELECT max(stored_at_ms) FROM journal j WHERE j.seq = invocation.seq), restarted_from"
 )
 _STORED = {
     "scheduled": Status.SCHEDULED,
@@ -166,7 +168,7 @@ class Introspection:
         (seq, invocation_id, service, handler, key, stored, idempotency_key, by_id, by_target, created, modified) = row[
             :11
         ]
-        start, completed, failure_code, deployment_id, version, awaited, output, head, last_entry = row[11:]
+        start, completed, failure_code, deployment_id, version, awaited, output, head, last_entry, restarted_from = row[11:]
         live = self._resident(seq)
         frames = [message_type for message_type, _ in split(head + self._journal(seq) + _output_entry(output))]
         info = InvocationInfo(
@@ -178,9 +180,10 @@ class Introspection:
             service_type=self._service_type(service),
             status=_public_status(stored, live),
             idempotency_key=idempotency_key,
-            invoked_by="ingress" if by_id is None else "service",
+            invoked_by="restart_as_new" if restarted_from else "ingress" if by_id is None else "service",
             invoked_by_id=by_id,
             invoked_by_target=by_target,
+            restarted_from=restarted_from,
             created_at_ms=created,
             modified_at_ms=max(modified, last_entry or 0),
             scheduled_start_at_ms=start,

@@ -7,17 +7,19 @@ import gc
 import logging
 import random
 from collections import deque
-from typing import Any
 
 from holdfast.config import EngineConfig
 from holdfast.core import ids
+from holdfast.core.catalog import Deployment
 from holdfast.core.events import AttemptFailed, FramesReceived, RetryDue
 from holdfast.core.model import Invocation, Status
 from holdfast.core.results import pending_sleeps
 from holdfast.protocol import messages as m
-from holdfast.runtime.attempt import AsgiApp, Attempt
+from holdfast.runtime.attempt import Attempt, Order
 from holdfast.runtime.clock import Clock
+from holdfast.runtime.deployments import Deployments
 from holdfast.runtime.processor import Processor
+from holdfast.runtime.transport.endpoints import Endpoints
 from holdfast.store.sqlite import SqliteTables
 
 log = logging.getLogger("holdfast.invoker")
@@ -31,6 +33,10 @@ CROWD = 128
 CROWDED_SWEEP_S, CROWDED_PATIENCE_S = 0.01, 0.02
 """From this many attempts on, an idle one is suspended soon: each holds about 30 KB, and a burst of sleepers would hold
 all places until `suspend_after_ms` is over."""
+
+REMOTE_PATIENCE_S = 0.1
+"""While others wait for a place, an attempt at an endpoint gives up its own after this silence. Whether it waits or works
+cannot be asked there; one that works finishes its step first and suspends then."""
 
 LAUNCHES_PER_TURN = 64
 """Of those that wait for a place, so that the first of thousands make progress while the last are still being started."""
@@ -54,19 +60,19 @@ class Invoker:
 
     def __init__(
         self,
-        app: AsgiApp,
+        deployments: Deployments,
+        endpoints: Endpoints,
         tables: SqliteTables,
         config: EngineConfig,
         clock: Clock,
-        protocol_version: int,
     ) -> None:
         self.attempts: dict[int, Attempt] = {}
         self.processor: Processor = None  # type: ignore[assignment]  # set by the engine, which wires the two
-        self._app = app
+        self._deployments = deployments
+        self._endpoints = endpoints
         self._tables = tables
         self._config = config
         self._clock = clock
-        self._version = protocol_version
         self._ready: deque[int] = deque()
         self._numbers = 0
         self._stopping = False
@@ -74,9 +80,8 @@ class Invoker:
         self._sweeping: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._retries: set[asyncio.TimerHandle] = set()
-        content_type = (m.CONTENT_TYPE % protocol_version).encode()
-        self._headers = [(b"content-type", content_type), (b"accept", content_type)]
-        self._scopes: dict[tuple[str, str], dict[str, Any]] = {}
+        self._absent: dict[str, list[int]] = {}
+        """Application of this process that was not registered yet -> what waits for it."""
 
     # ---- starting ----------------------------------------------------------------------------------------------------
 
@@ -109,31 +114,41 @@ class Invoker:
     def _launch(self, inv: Invocation) -> None:
         if inv.in_flight or inv.is_gone or inv.status != Status.INVOKED:
             return
+        catalog = self._deployments.catalog
+        deployment = catalog.placed(inv.deployment_id, inv.service, in_process=inv.entries > 1)
+        if deployment is not None and not self._endpoints.is_present(deployment):
+            self._hold(inv, deployment)
+            return
         self._numbers += 1
         inv.attempt = self._numbers
         inv.in_flight = inv.input_open = True
-        inv.protocol_version = self._version
         inv.next_retry_at_ms = None
         inv.missed = []
         inv.forward = []
-        spec = inv.spec
+        version = self._version(inv, deployment) if deployment is not None else None
+        if deployment is None or version is None:
+            self._unplaced(inv, deployment)
+            return
+        inv.protocol_version = version
+        inv.attempt_deployment = deployment
+        inv.spec = spec = catalog.handler(deployment.id, inv.service, inv.handler)
         timeouts_ms = (spec.inactivity_timeout_ms, spec.abort_timeout_ms) if spec else (60_000, 600_000)
-        attempt = Attempt(
-            self,
-            self._app,
-            self._scope(inv),
-            self._first_input(inv),
+        order = Order(
             seq=inv.seq,
             number=inv.attempt,
             invocation_id=inv.id,
-            target=f"{inv.service}/{inv.handler}",
-            version=self._version,
-            body_bytes_max=self._config.body_bytes_max + FRAME_OVERHEAD_BYTES,
+            service=inv.service,
+            handler=inv.handler,
+            key=inv.key,
+            deployment_id=deployment.id,
+            version=version,
             timeouts_ms=timeouts_ms,
-            loop=self._loop,
+            first_input=self._first_input(inv, version),
+            body_bytes_max=self._config.body_bytes_max + FRAME_OVERHEAD_BYTES,
         )
+        attempt = self._endpoints.attempt(deployment, self, order, self._loop)
         self.attempts[inv.seq] = attempt
-        if timeouts_ms[0] == 0:  # the handler asked for request/response
+        if timeouts_ms[0] == 0 or attempt.is_closed:  # request/response
             inv.input_open = False
             attempt.close()
         if self._sweeping is None:
@@ -141,25 +156,45 @@ class Invoker:
         elif len(self.attempts) == CROWD:
             self._sweep_soon(CROWDED_SWEEP_S)
 
-    def _scope(self, inv: Invocation) -> dict[str, Any]:
-        place = (inv.service, inv.handler)
-        scope = self._scopes.get(place)
-        if scope is None:
-            path = f"/invoke/{inv.service}/{inv.handler}"
-            scope = self._scopes[place] = {
-                "type": "http",
-                "asgi": {"version": "3.0"},
-                "method": "POST",
-                "path": path,
-                "raw_path": path.encode(),
-                "query_string": b"",
-                # Anything below 2 would make the SDK end the attempt at every step.
-                "http_version": "2",
-                "scheme": "http",
-            }
-        return {**scope, "headers": [*self._headers, (b"x-restate-invocation-id", inv.id.encode())]}
+    def _version(self, inv: Invocation, deployment: Deployment) -> int | None:
+        """An invocation keeps its version on the deployment that it is bound to, as far as that is another process."""
+        version = self._deployments.version(deployment)
+        bound = inv.protocol_version if deployment.is_remote and inv.deployment_id == deployment.id else None
+        return version if bound is None or version is None else min(version, bound)
 
-    def _first_input(self, inv: Invocation) -> bytes:
+    def _hold(self, inv: Invocation, deployment: Deployment) -> None:
+        """Its code is an application of this process that is registered later."""
+        name = deployment.name or ""
+        waiting = self._absent.setdefault(name, [])
+        if not waiting:
+            log.warning("invocations wait for an application to be registered", extra={"application": name})
+        waiting.append(inv.seq)
+        self.processor.machine.forget(inv)
+
+    def _unplaced(self, inv: Invocation, deployment: Deployment | None) -> None:
+        if deployment is not None:
+            text = f"deployment {deployment.id} speaks no service protocol version that this engine speaks [RT0013]"
+        elif inv.deployment_id is not None:
+            text = (
+                f"deployment {inv.deployment_id}, which this invocation is bound to, was removed; resume it on another "
+                f"one: holdfast invocations resume {inv.id} --deployment latest [RT0011]"
+            )
+        else:
+            text = f"no deployment offers the service {inv.service}; register one [RT0011]"
+        self.processor.post(AttemptFailed(inv.seq, inv.attempt, 500, text, self._clock.now_ms()))
+
+    def registered(self, deployment: Deployment) -> None:
+        """A deployment came or changed: go on with what waited for it, and with what failed for want of it."""
+        if deployment.name is not None:
+            self._ready.extend(self._absent.pop(deployment.name, []))
+        now_ms = self._clock.now_ms()
+        for inv in list(self.processor.machine.resident.values()):
+            waits = inv.status == Status.INVOKED and not inv.in_flight and inv.next_retry_at_ms is not None
+            if waits and inv.service in deployment.services:
+                self.processor.post(RetryDue(inv.seq, inv.attempt, now_ms))
+        self.processor.call_soon(self.fill)
+
+    def _first_input(self, inv: Invocation, version: int) -> bytes:
         raw = inv.raw or ids.invocation_bytes(inv.id)
         journal, entries = inv.head, inv.entries
         if entries > 1 or not journal:
@@ -184,7 +219,7 @@ class Invoker:
             retry_count=inv.failures_since_entry,
             since_last_entry_ms=max(0, self._clock.now_ms() - inv.entry_at_ms),
             random_seed=inv.random_seed,
-            version=self._version,
+            version=version,
             idempotency_key=inv.idempotency_key,
         )
         return start + journal
@@ -210,7 +245,10 @@ class Invoker:
             if self._cut_short_count % COLLECT_EVERY == 0 and gc.get_freeze_count():
                 gc.collect()
         if failure is not None and not attempt.aborted:
-            self.processor.post(AttemptFailed(attempt.seq, attempt.number, 500, failure, self._clock.now_ms()))
+            now_ms, code = self._clock.now_ms(), attempt.failure_code
+            self.processor.post(
+                AttemptFailed(attempt.seq, attempt.number, code, failure, now_ms, attempt.retry_after_ms)
+            )
         if self._ready and not self._stopping:
             self.processor.call_soon(self.fill)
 
@@ -284,7 +322,7 @@ class Invoker:
                 closed_s = now_s - (attempt.closed_at_s or now_s)
                 if not attempt.terminal and closed_s * 1000 >= abort_ms:
                     self._time_out(attempt, abort_ms)
-            elif idle_s * 1000 >= inactivity_ms:
+            elif idle_s * 1000 >= inactivity_ms or (self._ready and attempt.is_remote and idle_s >= REMOTE_PATIENCE_S):
                 self.attempt_waits(attempt)
             elif attempt.version >= 7 and not attempt.probed and idle_s >= patience_s:
                 attempt.probe()

@@ -12,6 +12,7 @@ from holdfast.core.machine import Machine
 from holdfast.errors import InvalidRequest, InvocationNotFound
 from holdfast.protocol.discovery import ServiceSpec
 from holdfast.runtime.clock import Clock
+from holdfast.runtime.deployments import Deployments
 from holdfast.runtime.introspect import Introspection, InvocationInfo, JournalEntryInfo
 from holdfast.runtime.invoker import Invoker
 from holdfast.runtime.processor import Processor
@@ -22,14 +23,20 @@ T = TypeVar("T")
 class Operations:
     """The operators' part of `EngineRuntime`, which sets what is declared here."""
 
-    services: dict[str, ServiceSpec]
-    deployment_id: str
     introspection: Introspection
     _clock: Clock
     _loop: asyncio.AbstractEventLoop
     _machine: Machine
     _processor: Processor
     _invoker: Invoker
+
+    @property
+    def services(self) -> dict[str, ServiceSpec]:
+        raise NotImplementedError
+
+    @property
+    def deployments(self) -> Deployments:
+        raise NotImplementedError
 
     def check_running(self) -> None:
         raise NotImplementedError
@@ -61,10 +68,10 @@ class Operations:
         Raises:
             InvocationTooEarly: not started yet. Otherwise as `cancel`.
         """
-        if deployment.lower() not in ("keep", "latest") and deployment != self.deployment_id:
+        if deployment.lower() not in ("keep", "latest") and self.deployments.get(deployment) is None:
             raise InvalidRequest(
                 f"The query parameter 'deployment' is invalid. Reason: there is no deployment '{deployment}'",
-                hint=f"use keep, latest or {self.deployment_id}",
+                hint="use keep, latest or one of `holdfast deployments list`",
             )
         await self._operate(ev.ResumeRequested, invocation_id)
 

@@ -18,7 +18,7 @@ import apsw
 from holdfast.errors import DatabaseInUse, DatabaseRefused
 
 APPLICATION_ID = 0x484F4C44  # "HOLD", in the SQLite header of every holdfast database
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 3
 CHECKED_BYTES_MAX = 64 << 20
 """Files up to this size are checked page by page at start (about 0.1 s); SQLite finds damage in larger ones on use."""
 

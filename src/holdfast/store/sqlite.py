@@ -18,9 +18,9 @@ _COLUMNS = (
     "seq, id, service, handler, key, exclusive, status, created_at_ms, modified_at_ms, start_at_ms, completed_at_ms, "
     "idempotency_key, invoked_by_id, invoked_by_target, sink_seq, sink_completion_id, has_listeners, random_seed, "
     "retention_ms, journal_retention_ms, inbox_seq, deployment_id, protocol_version, awaiting, failure_code, head, "
-    "output"
+    "output, restarted_from"
 )
-_INSERT = f"INSERT INTO invocation ({_COLUMNS}) VALUES ({', '.join('?' * 27)})"
+_INSERT = f"INSERT INTO invocation ({_COLUMNS}) VALUES ({', '.join('?' * 28)})"
 _UPDATE = (
     "UPDATE invocation SET status = ?, modified_at_ms = ?, completed_at_ms = ?, has_listeners = ?, inbox_seq = ?, "
     "deployment_id = ?, protocol_version = ?, awaiting = ?, failure_code = ?, head = ?, output = ? WHERE seq = ?"
@@ -88,6 +88,7 @@ class SqliteTables:
                     inv.failure_code,
                     inv.head,
                     inv.output,
+                    inv.restarted_from,
                 )
                 for inv in invocations
             ],
@@ -136,7 +137,7 @@ class SqliteTables:
         inv.retention_ms, inv.journal_retention_ms, inv.inbox_seq = row[18:21]
         inv.deployment_id, inv.protocol_version = row[21:23]
         inv.awaiting = None if row[23] is None else awaiting.from_json(row[23])
-        inv.failure_code, inv.head, inv.output = row[24:27]
+        inv.failure_code, inv.head, inv.output, inv.restarted_from = row[24:28]
         last = self._execute(
             "SELECT first_index + entry_count, stored_at_ms FROM journal WHERE seq = ? "
             "ORDER BY first_index DESC LIMIT 1",
@@ -300,13 +301,6 @@ class SqliteTables:
     def meta(self, name: str) -> str | None:
         row = self._execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return None if row is None else row[0]
-
-    def latest_deployment(self) -> tuple[str, int, str] | None:
-        """(id, created_at_ms, manifest)."""
-        return self._execute("SELECT * FROM deployment ORDER BY created_at_ms DESC, rowid DESC LIMIT 1").fetchone()
-
-    def add_deployment(self, deployment_id: str, created_at_ms: int, manifest: str) -> None:
-        self._execute("INSERT INTO deployment VALUES (?, ?, ?)", (deployment_id, created_at_ms, manifest))
 
 
 def _signed(value: int | None) -> int | None:

@@ -1,0 +1,121 @@
+"""Programs that Hypothesis draws, on holdfast in several forms and on a real Restate server: all must say the same.
+
+Drawn the same way every time, so that a change is to blame when it fails. For more, and for others each time:
+
+    HOLDFAST_PROGRAMS=5000 pytest tests/conformance/test_programs.py -s
+    HOLDFAST_PROGRAMS=5000 HOLDFAST_PROGRAMS_SEED=7 pytest tests/conformance/test_programs.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+
+from tests.conformance.backends import Backend, holdfast_backend, restate_backend
+from tests.conformance.drawing import Node, programs
+from tests.conformance.playing import play_program
+from tests.conformance.programs.interpreter import interpreter
+from tests.conformance.slow_disk import slow_disk
+from tests.support.restate_server import running_server, server_binary, serving_h2c
+
+PROGRAMS = int(os.environ.get("HOLDFAST_PROGRAMS", "100"))
+"""How many; the default takes a minute on two cores."""
+SEED = int(os.environ.get("HOLDFAST_PROGRAMS_SEED", "0"))
+
+ENGINES: dict[str, dict[str, Any]] = {
+    "holdfast-v6": {"protocol_version_max": 6},
+    "holdfast-v7": {"protocol_version_max": 7, "suspend_after_ms": 20},
+    # On a slow disk, with hardly any places: attempts are suspended to let others run.
+    "holdfast-strained": {"protocol_version_max": 7, "attempts_max": 3},
+}
+
+
+class Engines:
+    """Every engine, kept running from program to program in one event loop."""
+
+    def __init__(self, home: Path) -> None:
+        self._runner = asyncio.Runner()
+        self._home = home
+        self._stack = AsyncExitStack()
+        self._backends: list[Backend] = []
+        self.count = 0
+
+    def __enter__(self) -> Engines:
+        self._runner.__enter__()
+        self._runner.run(self._start())
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._runner.run(self._stack.aclose())
+        self._runner.__exit__(*exc)
+
+    async def _start(self) -> None:
+        for name, config in ENGINES.items():
+            db = self._home / f"{name}.db"
+            if name == "holdfast-strained":
+                with slow_disk():
+                    backend = await self._stack.enter_async_context(holdfast_backend(interpreter(), db, **config))
+            else:
+                backend = await self._stack.enter_async_context(holdfast_backend(interpreter(), db, **config))
+            backend.name = name
+            self._backends.append(backend)
+        if server_binary() is not None:
+            self._backends.append(await self._stack.enter_async_context(_server()))
+
+    def play(self, program: Node) -> dict[str, Any]:
+        """Engine -> outcome."""
+        self.count += 1
+        return self._runner.run(self._play(program))
+
+    async def _play(self, program: Node) -> dict[str, Any]:
+        outcomes = await asyncio.gather(*(play_program(program, backend) for backend in self._backends))
+        return {backend.name: outcome for backend, outcome in zip(self._backends, outcomes, strict=True)}
+
+
+@asynccontextmanager
+async def _server() -> AsyncIterator[Backend]:
+    with running_server() as server, serving_h2c(interpreter()) as url:
+        server.register(url)
+        async with restate_backend(server.ingress_url, server.admin_url) as backend:
+            yield backend
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    loggers = [logging.getLogger(name) for name in ("restate", "holdfast", "hypercorn", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    with Engines(tmp_path_factory.mktemp("programs")) as running:
+        yield running
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+@seed(SEED)
+@settings(
+    max_examples=PROGRAMS,
+    deadline=None,
+    database=None,
+    derandomize=False,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
+@given(program=programs())
+def test_every_engine_gives_the_same(engines: Engines, program: Node) -> None:
+    outcomes = engines.play(program)
+    *others, reference = outcomes
+    text = json.dumps(program, ensure_ascii=False)
+    for other in others:
+        assert outcomes[other] == outcomes[reference], f"{other} and {reference} differ on {text}"
+    assert isinstance(outcomes[reference], dict), f"{outcomes[reference]} of {text}"
