@@ -1,6 +1,6 @@
 """The layers as a test: imports point one way, the pure parts stay pure, applications use public names only.
 
-    errors <- {config, logs, loading} <- protocol <- core <- store <- runtime <- {ingress, admin} <- embedded
+    errors <- {config, logs, loading, security} <- protocol <- core <- store <- runtime <- {ingress, admin} <- {embedded, serving}
            <- providers <- server <- holdfast <- {cli, testing} <- __main__
     (`holdfast` is the package's own __init__: the public names)
 
@@ -25,13 +25,13 @@ PACKAGE = ROOT / "src" / "holdfast"
 # Left to right as above; parts of one layer do not import each other.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"config", "logs", "loading"}),
+    frozenset({"config", "logs", "loading", "security"}),
     frozenset({"protocol"}),
     frozenset({"core"}),
     frozenset({"store"}),
     frozenset({"runtime"}),
     frozenset({"ingress", "admin"}),
-    frozenset({"embedded"}),
+    frozenset({"embedded", "serving"}),
     frozenset({"providers"}),
     frozenset({"server"}),
     frozenset({"__init__"}),

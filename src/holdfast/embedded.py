@@ -11,11 +11,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from holdfast.admin.app import create_admin
+from holdfast.admin.guarded import guarded
 from holdfast.config import EngineConfig
 from holdfast.errors import EngineStopped, InvalidRequest, InvocationFailed
 from holdfast.ingress.app import create_ingress
 from holdfast.runtime.clock import Clock
 from holdfast.runtime.engine import EngineRuntime
+from holdfast.security.guard import Guard, Origins
 
 if TYPE_CHECKING:
     import httpx
@@ -52,13 +54,18 @@ class Engine(EngineRuntime):
 
     @cached_property
     def ingress(self) -> Any:
-        """The ingress HTTP API as an ASGI app: serve it, or mount it under another one."""
+        """The ingress HTTP API as an ASGI app: serve it, or mount it under another one.
+
+        It refuses web pages of origins that are not its own or in `allowed_origins`. Who else may reach it is up to
+        whoever mounts it: `serve`, which opens ports, asks for tokens and checks host names as well.
+        """
         return create_ingress(self)
 
     @cached_property
     def admin(self) -> Any:
-        """The admin HTTP API as an ASGI app."""
-        return create_admin(self)
+        """The admin HTTP API as an ASGI app, guarded like `ingress`. Who reaches it may do everything."""
+        origins = Origins(self.config.allowed_origins, allow_links=True)
+        return guarded(create_admin(self), Guard("admin", origins=origins), origins)
 
     @cached_property
     def client(self) -> Client:

@@ -33,6 +33,8 @@ class HoldfastError(Exception):
     """Base of all holdfast errors. `str()` says what happened, `hint` what to do next."""
 
     code = "HF0000"
+    restate_code: str | None = None
+    """Restate's code for the same refusal, such as `META0003`, where it has one."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -80,9 +82,10 @@ class InvalidRequest(CallerError):
 
     code = "HF0105"
 
-    def __init__(self, message: str, *, status: int = 400, hint: str = "") -> None:
+    def __init__(self, message: str, *, status: int = 400, restate_code: str | None = None, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        self.restate_code = restate_code
 
 
 class InvocationFailed(CallerError):
@@ -130,6 +133,12 @@ class InvalidManifest(DeploymentError):
 
     code = "HF0202"
 
+    def __init__(self, message: str, *, status: int = 500, restate_code: str | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        """What the admin API answers when somebody registers it."""
+        self.restate_code = restate_code
+
 
 class DeploymentRefused(DeploymentError):
     """An endpoint cannot be registered: it is not reachable, or offers what cannot be served."""
@@ -141,7 +150,6 @@ class DeploymentRefused(DeploymentError):
         self.status = status
         """What the admin API answers."""
         self.restate_code = restate_code
-        """Restate's code for the same refusal, `META0003` and the like."""
 
 
 class EngineError(HoldfastError):

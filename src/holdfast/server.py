@@ -16,6 +16,7 @@ import math
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,18 @@ from typing import Any
 import uvicorn
 
 from holdfast.admin.app import create_admin
-from holdfast.config import EngineConfig
+from holdfast.admin.guarded import guarded
+from holdfast.config import EngineConfig, SecurityConfig
 from holdfast.embedded import Engine
 from holdfast.errors import CannotListen
+from holdfast.ingress.app import create_ingress
 from holdfast.protocol.discovery import ServiceSpec
+from holdfast.security.exposure import check_exposure, is_loopback
+from holdfast.security.guard import Guard, Origins
+from holdfast.security.tokens import Scope, TokenFile, TokenGate, tokens_path
+from holdfast.serving.connection import protocol_class
+from holdfast.serving.limits import Limits
+from holdfast.serving.tls import server_context
 
 logger = logging.getLogger("holdfast.server")
 
@@ -37,6 +46,8 @@ _FLUSH_S = 1
 _KEEP_ALIVE_S = 75
 # One Ctrl-C can arrive twice: from the terminal, and passed on by a parent such as timeout, make or npm.
 _SAME_SIGNAL_S = 1.0
+# uvicorn looks ten times a second whether it should stop.
+_TICKS_PER_S = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,9 @@ async def serve(
     host: str = "127.0.0.1",
     ingress_port: int = 8080,
     admin_port: int = 9070,
+    admin_host: str | None = None,
     config: EngineConfig | None = None,
+    security: SecurityConfig | None = None,
     on_ready: Callable[[Serving], None] | None = None,
 ) -> None:
     """Run `app` until SIGTERM or SIGINT, then drain: accept no more, let attempts finish or suspend, stop.
@@ -66,30 +79,40 @@ async def serve(
     Args:
         app: What `restate.app([...])` returns.
         db: SQLite file; made when missing.
-        host: Address to listen on. The default can be reached from this machine only; neither API checks who calls.
+        host: Address to listen on. The default can be reached from this machine only.
         ingress_port: Port of the ingress API; 0 takes a free one.
         admin_port: Port of the admin API; 0 takes a free one.
+        admin_host: Address of the admin API, if it is another one.
         config: Settings of the engine, `drain_ms` among them: how long attempts may go on after the first signal.
+        security: Tokens, TLS, limits.
         on_ready: Called once, when both ports answer.
     Raises:
+        UnsafeAddress: Other machines could reach an API that has no tokens; nothing was opened.
+        InvalidSetting: Tokens, certificate or key cannot be used; nothing was opened.
         CannotListen: A port is taken; nothing was started.
         InvalidApp, InvalidManifest: `app` is no application with services.
         DatabaseInUse, DatabaseRefused: The file belongs to another engine, or is none of ours.
         EngineError: The engine had to stop by itself, for example because the disk is full.
     """
+    security = security or SecurityConfig()
+    admin_host = host if admin_host is None else admin_host
+    tls = None if security.tls_cert is None else server_context(security.tls_cert, security.tls_key)
+    gates = _gates(db, security)
+    check_exposure(host, gates["ingress"], insecure=security.insecure, has_tls=tls is not None)
+    check_exposure(admin_host, gates["admin"], insecure=security.insecure, has_tls=tls is not None)
     with (
         _listening(host, ingress_port, "ingress") as ingress_socket,
-        _listening(host, admin_port, "admin") as admin_socket,
+        _listening(admin_host, admin_port, "admin") as admin_socket,
     ):
         engine = Engine(app, db=db, config=config)
         await engine.start()
         _calm_collector()
-        serving = Serving(_url(host, ingress_socket), _url(host, admin_socket), str(db), engine.services)
+        ingress_url, admin_url = _url(host, ingress_socket, tls), _url(admin_host, admin_socket, tls)
+        serving = Serving(ingress_url, admin_url, str(db), engine.services)
         drain_ms = engine.config.drain_ms
-        servers = [
-            _Server(engine.ingress, drain_ms),
-            _Server(create_admin(engine, ingress_url=f"{serving.ingress_url}/"), drain_ms),
-        ]
+        ingress, admin = _guarded_apis(engine, ingress_url, {"ingress": host, "admin": admin_host}, gates, security)
+        limits = Limits.of(security)
+        servers = [_Server(ingress, drain_ms, limits, tls), _Server(admin, drain_ms, limits, tls)]
         # Only now: the SDK puts a handler of its own in place at its first request, which was discovery.
         with _stop_on_signal(drain_ms) as stop:
             tasks = [
@@ -110,6 +133,37 @@ async def serve(
         if engine.failure is not None:
             raise engine.failure
         logger.info("stopped")
+
+
+def _gates(db: str | Path, security: SecurityConfig) -> dict[Scope, TokenGate]:
+    # A database in memory has no place beside it.
+    path = security.tokens_file or (None if str(db) == ":memory:" else tokens_path(db))
+    file = None if path is None else TokenFile(path)
+    return {
+        "ingress": TokenGate("ingress", file, fixed=security.ingress_token),
+        "admin": TokenGate("admin", file, fixed=security.admin_token),
+    }
+
+
+def _guarded_apis(
+    engine: Engine,
+    ingress_url: str,
+    addresses: dict[Scope, str],
+    gates: dict[Scope, TokenGate],
+    security: SecurityConfig,
+) -> tuple[Any, Any]:
+    """Ingress and admin API with every check that fits where they listen."""
+
+    def guard(scope: Scope, origins: Origins) -> Guard:
+        # Who lets other machines in without tokens has said that whoever asks is answered, by whatever name.
+        hosts = security.allowed_hosts if is_loopback(addresses[scope]) else None
+        return Guard(scope, origins=origins, tokens=gates[scope], hosts=hosts)
+
+    allowed = engine.config.allowed_origins
+    ingress = create_ingress(engine, guard=guard("ingress", Origins(allowed)))
+    origins = Origins(allowed, allow_links=True)
+    admin = guarded(create_admin(engine, ingress_url=f"{ingress_url}/"), guard("admin", origins), origins)
+    return ingress, admin
 
 
 def _calm_collector() -> None:
@@ -140,10 +194,10 @@ async def _first(*awaited: asyncio.Event | asyncio.Task[None]) -> None:
 class _Server(uvicorn.Server):
     """One port. Leaves signals to `serve`, which stops both ports and the engine in order."""
 
-    def __init__(self, app: Any, drain_ms: int) -> None:
+    def __init__(self, app: Any, drain_ms: int, limits: Limits, tls: ssl.SSLContext | None) -> None:
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=protocol_class(limits),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -154,12 +208,21 @@ class _Server(uvicorn.Server):
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=math.ceil(drain_ms / 1_000) + _FLUSH_S,
         )
+        config.load()
+        config.ssl = tls
         super().__init__(config)
         self.ready = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_PER_S == 0:
+            connections: list[Any] = [*self.server_state.connections]
+            for connection in connections:
+                connection.sweep()
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -222,8 +285,9 @@ def _cannot_listen(host: str, port: int, what: str, error: OSError) -> CannotLis
     return CannotListen(message, hint=hint)
 
 
-def _url(host: str, listener: socket.socket) -> str:
+def _url(host: str, listener: socket.socket, tls: ssl.SSLContext | None) -> str:
     # An address that stands for all of them is none that a client could call.
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
     port = listener.getsockname()[1]
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    scheme = "http" if tls is None else "https"
+    return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"

@@ -78,6 +78,7 @@ class HoldfastBackend:
 
     ingress: httpx.AsyncClient
     admin: httpx.AsyncClient
+    engine: Engine
     name: str = "holdfast"
 
     async def invocation(self, invocation_id: str) -> dict[str, Any] | None:
@@ -110,4 +111,4 @@ async def holdfast_backend(app: Any, db: Path, **settings: Any) -> AsyncIterator
             transport=httpx.ASGITransport(engine.ingress), base_url="http://engine", timeout=TIMEOUT_S
         )
         admin = httpx.AsyncClient(transport=httpx.ASGITransport(engine.admin), base_url="http://engine")
-        yield HoldfastBackend(await stack.enter_async_context(ingress), await stack.enter_async_context(admin))
+        yield HoldfastBackend(await stack.enter_async_context(ingress), await stack.enter_async_context(admin), engine)

@@ -41,6 +41,9 @@ class Setup:
     has_slow_disk: bool = False
     without: tuple[str, ...] = ()
     """Scenarios that make no sense on it."""
+    http: str | None = None
+    """The application runs behind an endpoint that speaks this version, instead of in the engine's process."""
+    modes: tuple[str, ...] = MODES
     at_once: int = 8
     """Scenarios. More make no progress on two cores, and stretch the waits of those that watch the clock."""
 
@@ -56,6 +59,8 @@ HOLDFAST = {
         without=("journal_of_two_thousand_entries", "waiting_stream_needs_one_attempt"),
         at_once=4,
     ),
+    "holdfast-http2": Setup(http="2"),
+    "holdfast-http11": Setup(http="1.1", modes=("request-response",)),  # there is no other mode
 }
 LAST_STEPS_S = 5.0
 """Longer than any task needs that has only to notice that it is over."""
@@ -67,7 +72,7 @@ def cases(engine: str) -> list[Any]:
     """Parameters `(engine, mode, scenario name)`."""
     return [
         pytest.param(engine, mode, one.name, id=f"{engine}-{mode}-{one.area}-{one.name}")
-        for mode in MODES
+        for mode in SETUPS[engine].modes
         for one in SCENARIOS.values()
         if mode in (one.server_modes if engine == RESTATE else one.modes) and one.name not in SETUPS[engine].without
     ]
@@ -99,6 +104,8 @@ class Outcomes:
         app, setup = application(INACTIVITY_TIMEOUTS[mode]), SETUPS[engine]
         if engine == RESTATE:
             starting = _server(app)
+        elif setup.http is not None:
+            starting = _with_endpoint(app, self._home / f"{engine}-{mode}.db", setup)
         else:
             starting = holdfast_backend(app, self._home / f"{engine}-{mode}.db", **setup.settings)
         at_once = asyncio.Semaphore(setup.at_once)
@@ -132,6 +139,15 @@ async def _server(app: Any) -> AsyncIterator[Backend]:
             yield backend
 
 
+@asynccontextmanager
+async def _with_endpoint(app: Any, db: Path, setup: Setup) -> AsyncIterator[Backend]:
+    """The engine of this process, the application behind a socket."""
+    with serving_h2c(app) as url:
+        async with holdfast_backend(None, db, **setup.settings) as backend:
+            await backend.engine.register_deployment(url, use_http_11=setup.http == "1.1")
+            yield backend
+
+
 @pytest.fixture(scope="session")
 def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
     selected: dict[tuple[str, str], list[Scenario]] = {}
@@ -154,8 +170,7 @@ def test_on_holdfast(outcomes: Outcomes, engine: str, mode: str, name: str) -> N
     assert _plain(outcomes.of(engine, mode, name)) == _plain(SCENARIOS[name].expected)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("engine", HOLDFAST)
+@pytest.mark.parametrize(("engine", "mode"), [(engine, mode) for engine in HOLDFAST for mode in SETUPS[engine].modes])
 def test_no_attempt_is_left_behind(outcomes: Outcomes, engine: str, mode: str) -> None:
     """The SDK's task of an attempt only ends when its input does: also of those that were killed or aborted."""
     assert outcomes.left_over(engine, mode) == []

@@ -101,6 +101,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
         logger.setLevel(level)
 
 
+@pytest.mark.timeout(120 + 2 * PROGRAMS)
 @seed(SEED)
 @settings(
     max_examples=PROGRAMS,

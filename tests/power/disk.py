@@ -239,6 +239,12 @@ class Disk:
         """From now on every call fails. What is on the platters is in `platters`."""
         self.is_off = True
 
+    def restore_power(self, images: Images) -> None:
+        """The machine starts again, and finds this. All files must be closed."""
+        write_images(self.folder, images)
+        self.platters = Platters(images)
+        self.is_off = False
+
     @contextmanager
     def installed(self) -> Generator[Disk]:
         """Every database in the folder that is opened inside is on this disk."""

@@ -97,10 +97,18 @@ INPUTS = {
     "no input: anything": (None, InputRules(any_body=True)),
     "empty input: nothing": ({}, InputRules(empty=True)),
     "only required false": ({"required": False}, InputRules(empty=True)),
-    "content type": ({"contentType": "text/*"}, InputRules(content_type="text/*")),
+    "content type": ({"contentType": "text/*"}, InputRules(empty=True, content_type="text/*")),
+    "content type, required": (
+        {"required": True, "contentType": "text/*"},
+        InputRules(content_type="text/*", required=True),
+    ),
     "content type and schema": (
         {"contentType": "application/json", "jsonSchema": True},
-        InputRules(content_type="application/json", non_empty=True, json_schema=True),
+        InputRules(empty=True, content_type="application/json", non_empty=True, json_schema=True),
+    ),
+    "content type and schema, required": (
+        {"required": True, "contentType": "application/json", "jsonSchema": True},
+        InputRules(content_type="application/json", non_empty=True, json_schema=True, required=True),
     ),
     "not required": (
         {"required": False, "contentType": "application/json", "jsonSchema": {"type": "string"}},

@@ -47,7 +47,26 @@ async def notify(ctx: restate.Context, whom: dict[str, str]) -> None:
 
 @worker.handler()
 async def refuse(ctx: restate.Context, code: int) -> None:
-    raise restate.TerminalError("refused as asked", status_code=code)
+    raise restate.TerminalError("refused as asked", status_code=code, metadata={"by": "refuse", "at": "once"})
+
+
+@worker.handler(
+    journal_retention=timedelta(hours=3), idempotency_retention=timedelta(hours=5), inactivity_timeout=timedelta(hours=2)
+)
+async def tuned(ctx: restate.Context, value: Any) -> Any:
+    return value
+
+
+@worker.handler()
+async def calls(ctx: restate.Context, key: str) -> None:
+    """Calls of every kind of handler, with and without idempotency key."""
+    await ctx.service_call(tuned, arg=1)
+    await ctx.service_call(tuned, arg=2, idempotency_key=f"calls-{key}")
+    await ctx.object_call(peek, key=key, arg=None)
+    await ctx.object_call(empty, key=key, arg=None)
+    ctx.object_send(add, key=key, arg=1, headers={"a": "b"})
+    ctx.workflow_send(run, key=f"calls-{key}", arg="calls@x")
+    await ctx.workflow_call(approve, key=f"calls-{key}", arg="calls")
 
 
 @worker.handler()
@@ -68,6 +87,16 @@ async def stumble(ctx: restate.Context, why: str) -> None:
     """Its first attempt fails behind a step; the second is an hour away."""
     await ctx.run_typed("before", lambda: 1)
     raise RuntimeError(why)
+
+
+@worker.handler(invocation_retry_policy=restate.InvocationRetryPolicy(initial_interval=HOUR, max_interval=HOUR))
+async def stumble_in_step(ctx: restate.Context, why: str) -> None:
+    """Its step fails; it is tried again in an hour."""
+
+    def step() -> None:
+        raise RuntimeError(why)
+
+    await ctx.run_typed("slippery step", step, restate.RunOptions(initial_retry_interval=HOUR, max_retry_interval=HOUR))
 
 
 @worker.handler(

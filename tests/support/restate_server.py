@@ -160,26 +160,34 @@ def running_server(*, env: Mapping[str, str] | None = None, base_dir: Path | Non
 
 
 @contextmanager
-def serving_h2c(app: Any) -> Iterator[str]:
-    """Serve an ASGI application over HTTP/2 without TLS; yields its URL.
+def serving_h2c(app: Any, *, port: int | None = None, tls: tuple[Path, Path] | None = None) -> Iterator[str]:
+    """Serve an ASGI application over HTTP/2 (and HTTP/1.1), without TLS unless given; yields its URL.
 
     An object is served from a thread with a loop of its own; a reference `module:name` from a process of its own,
     which is what a benchmark wants.
+
+    Args:
+        port: a free one by default.
+        tls: files of a certificate and its key; the URL is then one of `https://localhost`.
     """
-    [port] = free_ports(1)
-    with _app_in_process(app, port) if isinstance(app, str) else _app_in_thread(app, port):
-        yield f"http://127.0.0.1:{port}"
+    if port is None:
+        [port] = free_ports(1)
+    with _app_in_process(app, port) if isinstance(app, str) else _app_in_thread(app, port, tls):
+        yield f"http://127.0.0.1:{port}" if tls is None else f"https://localhost:{port}"
 
 
 @contextmanager
-def _app_in_thread(app: Any, port: int) -> Iterator[None]:
+def _app_in_thread(app: Any, port: int, tls: tuple[Path, Path] | None) -> Iterator[None]:
     from hypercorn.asyncio import serve
 
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
 
     async def run() -> None:
-        await serve(app, _hypercorn_config(port), mode="asgi", shutdown_trigger=stop.wait)
+        config = _hypercorn_config(port)
+        if tls is not None:
+            config.certfile, config.keyfile = (str(file) for file in tls)
+        await serve(app, config, mode="asgi", shutdown_trigger=stop.wait)
 
     failure: list[BaseException] = []
 

@@ -15,3 +15,10 @@ LIST_LIMIT_MAX = 1_000
 
 ADMIN_URL = "http://127.0.0.1:9070"
 INGRESS_URL = "http://127.0.0.1:8080"
+
+BATCH_MAX = 1_000
+"""Invocations that one batch request may name."""
+
+ADMIN_TOKEN_VARIABLE = "HOLDFAST_ADMIN_TOKEN"
+INGRESS_TOKEN_VARIABLE = "HOLDFAST_INGRESS_TOKEN"
+"""Where clients find the token to send, and `holdfast serve` one to ask for."""

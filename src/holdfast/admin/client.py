@@ -10,6 +10,7 @@ Errors are those that the engine raises in process (`InvocationNotFound`, …).
 from __future__ import annotations
 
 import base64
+import os
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -18,7 +19,7 @@ from urllib.parse import quote
 
 import httpx
 
-from holdfast.admin.api import ADMIN_URL, ERROR_CODE_HEADER, LIST_LIMIT_DEFAULT
+from holdfast.admin.api import ADMIN_TOKEN_VARIABLE, ADMIN_URL, ERROR_CODE_HEADER, LIST_LIMIT_DEFAULT
 from holdfast.errors import CallerError, EngineError, EngineStopped, HoldfastError, InvalidRequest, InvocationFailed
 from holdfast.runtime.introspect import InvocationInfo, JournalEntryInfo
 
@@ -31,14 +32,16 @@ class AdminClient:
     Every method raises `EngineStopped` when nothing answers at `url`, `InvalidRequest` when an argument is malformed.
     """
 
-    def __init__(self, url: str = ADMIN_URL, *, timeout_s: float = 30.0) -> None:
+    def __init__(self, url: str = ADMIN_URL, *, timeout_s: float = 30.0, token: str | None = None) -> None:
         """
         Args:
             url: Base address of the admin API.
             timeout_s: How long one answer may take, seconds.
+            token: For an engine that asks for one; None takes HOLDFAST_ADMIN_TOKEN of the environment, if it is set.
         """
         self.url = url.rstrip("/")
-        self._http = http_client(self.url, timeout_s=timeout_s)
+        token = os.environ.get(ADMIN_TOKEN_VARIABLE) if token is None else token
+        self._http = http_client(self.url, timeout_s=timeout_s, token=token)
 
     def __enter__(self) -> Self:
         return self
@@ -174,11 +177,19 @@ class AdminClient:
         raise _refusal(answer)
 
 
-def http_client(url: str, *, timeout_s: float | None) -> httpx.Client:
-    """A client for an engine's API. Proxies of the environment are for the internet, not for an engine next door."""
-    # Loading the certificate store takes longer than everything else here; plain HTTP needs none.
-    verify = True if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return httpx.Client(timeout=httpx.Timeout(timeout_s, connect=5.0), trust_env=False, verify=verify)
+def http_client(url: str, *, timeout_s: float | None, token: str | None = None) -> httpx.Client:
+    """A client for an engine's API. Proxies of the environment are for the internet, not for an engine next door.
+
+    Raises:
+        InvalidRequest: no header can carry the token.
+    """
+    # Loading the certificate store takes longer than everything else here; plain HTTP needs none. The system's store,
+    # which SSL_CERT_FILE replaces: the certificate of an engine is often of an authority of one's own.
+    verify = ssl.create_default_context() if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise InvalidRequest("the token has characters that no header can carry", hint="copy it again")
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    return httpx.Client(timeout=httpx.Timeout(timeout_s, connect=5.0), trust_env=False, verify=verify, headers=headers)
 
 
 def unreachable(url: str, error: httpx.TransportError) -> EngineError:

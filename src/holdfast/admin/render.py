@@ -12,22 +12,11 @@ from typing import Any, cast
 
 from holdfast.core.catalog import Deployment
 from holdfast.protocol.discovery import HandlerSpec, InputRules, RetryPolicy, ServiceSpec
+from holdfast.protocol.durations import friendly_duration
 
 _SERVICE_TYPES = {"SERVICE": "Service", "VIRTUAL_OBJECT": "VirtualObject", "WORKFLOW": "Workflow"}
 _HANDLER_TYPES = {"EXCLUSIVE": "Exclusive", "SHARED": "Shared", "WORKFLOW": "Workflow"}
 _EXHAUSTED = {"PAUSE": "Pause", "KILL": "Kill"}
-
-_UNITS_MS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
-
-
-def friendly_duration(duration_ms: int) -> str:
-    """Milliseconds as Restate's people-friendly text: `1d`, `1h 30m`, `500ms`, `0s`."""
-    parts: list[str] = []
-    for unit, unit_ms in _UNITS_MS:
-        count, duration_ms = divmod(duration_ms, unit_ms)
-        if count:
-            parts.append(f"{count}{unit}")
-    return " ".join(parts) or "0s"
 
 
 def timestamp(at_ms: int) -> str:
@@ -48,7 +37,7 @@ def deployment_item(deployment: Deployment) -> dict[str, Any]:
         "created_at": timestamp(deployment.created_at_ms),
         "min_protocol_version": deployment.min_protocol_version,
         "max_protocol_version": deployment.max_protocol_version,
-        "sdk_version": deployment.sdk_version,
+        **({} if deployment.sdk_version is None else {"sdk_version": deployment.sdk_version}),
         "services": [{"name": name, "revision": revision} for name, revision in deployment.revisions.items()],
     }
 

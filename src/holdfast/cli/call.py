@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +13,18 @@ from urllib.parse import quote
 
 import click
 
+from holdfast.admin.api import INGRESS_TOKEN_VARIABLE
 from holdfast.cli.body import check_json, read
 from holdfast.cli.output import ingress_option, json_option, show, talk
-from holdfast.errors import EngineError, EngineStopped, HoldfastError, InvalidRequest, InvocationFailed
+from holdfast.errors import (
+    EngineError,
+    EngineStopped,
+    Forbidden,
+    HoldfastError,
+    InvalidRequest,
+    InvocationFailed,
+    Unauthorized,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -160,7 +170,7 @@ def _post(
     if idempotency_key is not None:
         all_headers.append(("idempotency-key", idempotency_key))
     try:
-        with http_client(url, timeout_s=timeout_s) as http:
+        with http_client(url, timeout_s=timeout_s, token=os.environ.get(INGRESS_TOKEN_VARIABLE)) as http:
             return http.post(url + path, params=query, content=body.content, headers=all_headers)
     except httpx.ReadTimeout as error:
         hint = "see how far it is: holdfast invocations list"
@@ -200,6 +210,8 @@ def _failed(failure: dict[str, Any], invocation_id: str) -> InvocationFailed:
 
 
 def _refused(status: int, message: str) -> HoldfastError:
+    if status in (Unauthorized.status, Forbidden.status):
+        return (Unauthorized if status == Unauthorized.status else Forbidden)(message)
     if status == 503:
         return EngineStopped(message, hint="it is stopping or has stopped; start it again: holdfast serve module:app")
     if status >= 500:

@@ -14,6 +14,7 @@ from holdfast.cli.output import exit_code, show_error
 from holdfast.cli.serve import serve
 from holdfast.cli.services import services
 from holdfast.cli.state import state
+from holdfast.cli.tokens import tokens
 from holdfast.cli.version import version
 from holdfast.errors import HoldfastError
 
@@ -39,7 +40,7 @@ def holdfast() -> None:
     """Durable workflows for Python: run a restate-sdk application in one process, on one SQLite file."""
 
 
-for command in (serve, call, send, invocations, state, services, demo, version):
+for command in (serve, call, send, invocations, state, services, tokens, demo, version):
     holdfast.add_command(command)
 
 

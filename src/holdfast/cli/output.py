@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
-from holdfast.admin.api import ADMIN_URL, INGRESS_URL
+from holdfast.admin.api import ADMIN_TOKEN_VARIABLE, ADMIN_URL, INGRESS_TOKEN_VARIABLE, INGRESS_URL
 from holdfast.errors import CallerError, HoldfastError, InvalidApp, InvalidRequest, InvocationFailed
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -38,7 +39,7 @@ def admin_option(command: _Command) -> _Command:
         show_envvar=True,
         help="Admin API of the engine.",
     )
-    return option(command)
+    return option(_token_option(ADMIN_TOKEN_VARIABLE)(command))
 
 
 def ingress_option(command: _Command) -> _Command:
@@ -51,7 +52,33 @@ def ingress_option(command: _Command) -> _Command:
         show_envvar=True,
         help="Ingress of the engine.",
     )
-    return option(command)
+    return option(_token_option(INGRESS_TOKEN_VARIABLE)(command))
+
+
+def _token_option(variable: str) -> Callable[[_Command], _Command]:
+    """`--token`, else the environment, where the clients look themselves: `--token` is put there for this command."""
+
+    def remember(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+        if value is None:
+            return
+        before = os.environ.get(variable)
+
+        def restore() -> None:
+            os.environ.pop(variable, None)
+            if before is not None:
+                os.environ[variable] = before
+
+        os.environ[variable] = value
+        ctx.call_on_close(restore)
+
+    return click.option(
+        "--token",
+        envvar=variable,
+        show_envvar=True,
+        expose_value=False,
+        callback=remember,
+        help="For an engine that asks for one. `ps` shows options, not the environment.",
+    )
 
 
 def show(document: Any, as_json: bool, text: Callable[[], str]) -> None:

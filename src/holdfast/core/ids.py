@@ -118,6 +118,21 @@ def deployment_text(raw: bytes) -> str:
     return DEPLOYMENT_PREFIX + _base62_22(int.from_bytes(raw, "little"))
 
 
+def check_resource(text: str, kind: str) -> None:
+    """
+    Args:
+        kind: `dp` for a deployment, `sub` for a subscription.
+    Raises:
+        MalformedId: not an id of that kind.
+    """
+    prefix = f"{kind}_1"
+    if not text.startswith(prefix):
+        _refuse_prefix(text, kind)
+    if len(text) != len(prefix) + 22:
+        raise MalformedId("bad length")
+    _unbase62(text[len(prefix) :], 16)
+
+
 def _uuid(*parts: str) -> bytes:
     return hashlib.sha256(",".join(parts).encode()).digest()[:16]
 

@@ -172,6 +172,13 @@ class Machine:
             self.resident.pop(inv.seq, None)
             self.by_id.pop(inv.id, None)
 
+    def drop_all(self, *, next_number: int) -> None:
+        """Forget everything that is in memory: a batch was lost, and only the rows are right. Between batches."""
+        for held in (self.resident, self.by_id, self._touched, self._locks):
+            held.clear()
+        self.effects.clear()
+        self._next_number = self._reserved = next_number
+
     def touch(self, inv: Invocation) -> None:
         """Have the invocation's new journal entries written at the end of the batch."""
         self._touched[inv.seq] = inv

@@ -103,6 +103,7 @@ class Invocation:
         # of the current residency and attempt
         "spec",
         "attempt",
+        "attempt_at_ms",
         "attempt_deployment",
         "in_flight",
         "input_open",
@@ -173,6 +174,8 @@ class Invocation:
 
         self.spec = spec
         self.attempt = 0
+        self.attempt_at_ms: int | None = None
+        """When the newest attempt started."""
         self.attempt_deployment: Deployment | None = None
         """Where the newest attempt runs."""
         self.in_flight = False

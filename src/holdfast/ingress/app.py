@@ -32,7 +32,7 @@ from holdfast.ingress.rules import StoredHeaders, check_input, delay_and_limit_k
 from holdfast.ingress.targets import IdempotentTarget, InvocationTarget, WorkflowTarget, parse_target
 from holdfast.protocol.discovery import HandlerSpec, ServiceSpec
 from holdfast.runtime.engine import EngineRuntime
-from holdfast.security.guard import Guard, Origins
+from holdfast.security.guard import Guard, Origins, Refusal
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -93,16 +93,8 @@ class Ingress:
         fields = header_fields(headers if type(headers) is list else [(name, value) for name, value in headers])
         reply = _Reply(send, self._cors, fields.get(b"origin"), has_body=scope["method"] != "HEAD")
         refusal = self._guard.refusal(fields)
-        if refusal is not None:
-            if refusal.status != 401:
-                reply.hide_from_pages()
-            elif scope["method"] == "GET" and scope["path"].strip("/") == "restate/health":
-                # Whoever asks without a token learns that we are well, and not what we serve.
-                await reply.send(200, [JSON], responses.health_body({}))
-                return
-            if refusal.status != 401 or scope["method"] != "OPTIONS":
-                await reply.refuse(refusal.status, refusal.message, *refusal.headers)
-                return
+        if refusal is not None and await _turn_away(refusal, scope, reply):
+            return
         try:
             length = fields.get(_CONTENT_LENGTH)
             # Python refuses to convert thousands of digits; 15 are enough for anything that fits on a disk.
@@ -185,10 +177,11 @@ class Ingress:
         limit_key = fields.get(b"x-restate-limit-key")
         if has_limit_key or (limit_key and header_text("x-restate-limit-key", limit_key)):
             raise InvalidRequest("limit-key requires a scope to be set")
-        headers = stored_headers(fields, f"{path}?{query.decode('latin-1')}" if query else path)
+        stored = self._stored_headers_with_token if self._guard.takes_tokens else self._stored_headers
+        headers = stored.of(fields, f"{path}?{query.decode('latin-1')}" if query else path)
         if route.is_send:
             receipt = await self._engine.send(handler, key, body, headers, idempotency_key, delay_ms)
-            answer = [JSON, (b"x-restate-id", receipt.invocation_id.encode()), *CORS]
+            answer = [JSON, (b"x-restate-id", receipt.invocation_id.encode())]
             await reply.send(202, answer, responses.receipt_body(receipt))
             return
         if delay_ms is not None:
@@ -229,7 +222,7 @@ class Ingress:
                 await self._complete_awakeable(route, await self._body(receive), reply)
             case Health():
                 _require(method, "GET")
-                await reply.send(200, [JSON, *CORS], responses.health_body(self._services))
+                await reply.send(200, [JSON], responses.health_body(self._services))
             case Invoke():
                 raise AssertionError("invocations are answered by _invoke")
 
@@ -251,7 +244,7 @@ class Ingress:
                 )
                 endpoint = self._endpoints.get(target.service, {}).get(target.handler)
         if route.action == "lookup":
-            await reply.send(200, [JSON, *CORS], responses.lookup_body(invocation_id))
+            await reply.send(200, [JSON], responses.lookup_body(invocation_id))
         else:
             await self._result(route.action, invocation_id, endpoint, receive, reply)
 
@@ -290,7 +283,7 @@ class Ingress:
             await self._engine.reject_awakeable(route.awakeable_id, body.decode(errors="replace"))
         else:
             await self._engine.resolve_awakeable(route.awakeable_id, body)
-        await reply.send(202, CORS, b"")
+        await reply.send(202, [], b"")
 
     async def _body(self, receive: Receive) -> bytes:
         message = await receive()
@@ -317,17 +310,15 @@ class Ingress:
 class _Reply:
     """Writes the one answer to a request."""
 
-    __slots__ = ("_has_body", "_origin", "_send")
+    __slots__ = ("_cors", "_has_body", "_send")
 
-    def __init__(self, send: Send, origin: bytes | None, *, has_body: bool) -> None:
+    def __init__(self, send: Send, cors: Headers, origin: bytes | None, *, has_body: bool) -> None:
         self._send = send
-        self._origin = origin
+        self._cors = cors if origin is None or not cors else [*cors, (b"access-control-allow-origin", origin)]
         self._has_body = has_body
 
     async def send(self, status: int, headers: Headers, body: bytes) -> None:
-        answer = [*headers]
-        if self._origin is not None:
-            answer.append((b"access-control-allow-origin", self._origin))
+        answer = [*headers, *self._cors]
         if status in responses.BODYLESS_STATUSES:
             body = b""
         else:
@@ -350,9 +341,7 @@ class _Reply:
         headers: Headers = [(b"x-restate-id", completion.invocation_id.encode())]
         if expires_at_ms is not None:
             headers.append(responses.expires(expires_at_ms))
-        if endpoint is None:
-            headers += CORS
-        else:
+        if endpoint is not None:
             headers += endpoint.full_headers if value else endpoint.empty_headers
         await self.send(200, headers, value)
 
@@ -361,18 +350,37 @@ class _Reply:
         headers: Headers = [(b"x-restate-id", invocation_id.encode())]
         if expires_at_ms is not None:
             headers.append(responses.expires(expires_at_ms))
-        headers += [(b"x-restate-error-source", b"invocation"), JSON, *CORS]
+        headers += [(b"x-restate-error-source", b"invocation"), JSON]
         await self.send(status, headers, body)
 
     async def refuse(self, status: int, message: str, *more: tuple[bytes, bytes]) -> None:
         """The request was refused; nothing was stored."""
-        headers: Headers = [(b"x-restate-error-source", b"ingress"), JSON, *more, *CORS]
+        headers: Headers = [(b"x-restate-error-source", b"ingress"), JSON, *more]
         await self.send(status, headers, responses.error_body(status, message, "ingress"))
+
+    async def forbid(self, message: str) -> None:
+        """The page that the request comes from may not even read why."""
+        self._cors = []
+        await self.refuse(403, message)
 
     async def too_large(self) -> None:
         """Said before anything else is looked at, so it has none of the usual headers."""
-        self._origin = None
+        self._cors = []
         await self.send(413, [(b"content-type", b"text/plain; charset=utf-8")], b"length limit exceeded")
+
+
+async def _turn_away(refusal: Refusal, scope: Scope, reply: _Reply) -> bool:
+    """Answer a request that the guard refuses. False: it may come without a token, so it was not answered."""
+    if refusal.status == 403:
+        await reply.forbid(refusal.message)
+    elif scope["method"] == "OPTIONS":
+        return False  # a browser asks before the request, and sends no token with that
+    elif scope["method"] == "GET" and scope["path"].strip("/") == "restate/health":
+        # Whoever has no token may know that we are well, but not what we serve.
+        await reply.send(200, [JSON], responses.health_body({}))
+    else:
+        await reply.refuse(refusal.status, refusal.message, *refusal.headers)
+    return True
 
 
 _OUTPUT_REFUSALS = {404: "invocation not found", 470: "the invocation exists but has not completed yet"}
@@ -426,7 +434,9 @@ async def _decline(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.close", "code": 1002})
 
 
-def create_ingress(engine: EngineRuntime, *, body_bytes_max: int | None = None, sweep_s: float = SWEEP_S) -> Ingress:
+def create_ingress(
+    engine: EngineRuntime, *, body_bytes_max: int | None = None, sweep_s: float = SWEEP_S, guard: Guard | None = None
+) -> Ingress:
     """The ingress HTTP API of an engine as an ASGI 3 application, compatible with a Restate server's.
 
     Serve it with any ASGI server, mount it into FastAPI or Starlette, or call it in process through
@@ -436,6 +446,9 @@ def create_ingress(engine: EngineRuntime, *, body_bytes_max: int | None = None, 
         engine: answers every request; starting and stopping it is the caller's business.
         body_bytes_max: larger request bodies are refused with 413; None takes the engine's setting.
         sweep_s: how often to look for callers who hung up while they waited, seconds.
+        guard: who may send requests; None: everybody but web pages of origins that the engine's setting
+            `allowed_origins` does not name.
     """
     limit = engine.config.body_bytes_max if body_bytes_max is None else body_bytes_max
-    return Ingress(engine, body_bytes_max=limit, sweep_s=sweep_s)
+    guard = guard or Guard("ingress", origins=Origins(engine.config.allowed_origins))
+    return Ingress(engine, body_bytes_max=limit, sweep_s=sweep_s, guard=guard)

@@ -1,45 +1,15 @@
 """The `delay` query parameter -> milliseconds. Pure.
 
-Three notations: ISO 8601 (`PT1H30M`), friendly (`1h 30m`, `1 day, 02:30:00`, `2.5s`), and a bare whole number of
-milliseconds. Restate refuses the last one, although its Python client sends it; accepting it is our extension.
+ISO 8601 (`PT1H30M`), friendly (`1h 30m`, `1 day, 02:30:00`, `2.5s`), and a bare whole number of milliseconds. Restate
+refuses the last one, although its Python client sends it; accepting it is our extension.
 """
 
 from __future__ import annotations
 
-import re
-from fractions import Fraction
-
 from holdfast.errors import InvalidRequest
+from holdfast.protocol.durations import DAYS_MAX, DURATION_MS_MAX, checked_ms, parse_duration_ms
 
-_PREFIX = "bad delay query parameter, must be a ISO8601 duration: "
-
-DELAY_DAYS_MAX = 2_500_000
-"""Keeps every due time before the year 9999, the last one that dates can show."""
-
-_DAY_NS = 86_400 * 10**9
-# Largest first: the order in which a duration must name them.
-_UNITS: tuple[tuple[int | None, str], ...] = (
-    (None, "years year yrs yr y"),
-    (None, "months month mos mo"),
-    (7 * _DAY_NS, "weeks week wks wk w"),
-    (_DAY_NS, "days day d"),
-    (3_600 * 10**9, "hours hour hrs hr h"),
-    (60 * 10**9, "minutes minute mins min m"),
-    (10**9, "seconds second secs sec s"),
-    (10**6, "milliseconds millisecond millis milli msecs msec ms"),
-    (10**3, "microseconds microsecond micros micro usecs usec us µsecs µsec µs μsecs μsec μs"),
-    (1, "nanoseconds nanosecond nanos nano nsecs nsec ns"),
-)
-_RANK = {name: rank for rank, (_, names) in enumerate(_UNITS) for name in names.split()}
-_HOURS = _RANK["h"]
-
-_ITEM = re.compile(r"([0-9]+)(?:[.,]([0-9]*))?[ \t]*([a-zµμ]+)")
-_CLOCK = re.compile(r"([0-9]+):([0-9]+):([0-9]+)(?:[.,]([0-9]{1,9}))?")
-_SEPARATOR = re.compile(r",[ \t]+|[ \t]*")
-_ISO_DATE = re.compile(r"([0-9]+)([YMWD])")
-_ISO_TIME = re.compile(r"([0-9]+)(?:[.,]([0-9]{1,9}))?([HMS])")
-_ISO_DATE_UNITS = {"Y": "y", "M": "mo", "W": "w", "D": "d"}
-_ISO_TIME_UNITS = {"H": "h", "M": "m", "S": "s"}
+DELAY_DAYS_MAX = DAYS_MAX
 
 
 def parse_delay_ms(text: str) -> int:
@@ -48,117 +18,9 @@ def parse_delay_ms(text: str) -> int:
     Raises:
         InvalidRequest: not a duration, negative, in units that have no fixed length (months, years), or too long.
     """
-    if text.isascii() and text.isdigit():
-        return _checked_ms(int(text) * 10**6 if len(text) < 30 else None)
-    unsigned, is_negative = _split_sign(text)
-    if unsigned[:1] in ("P", "p"):
-        total_ns = _iso_ns(unsigned[1:].upper())
-    else:
-        if unsigned is text and text.endswith("ago"):
-            unsigned, is_negative = text.removesuffix("ago").rstrip(" \t"), True
-        total_ns = _friendly_ns(unsigned)
-    if is_negative:
-        raise _refusal("it is negative")
-    return _checked_ms(total_ns)
-
-
-def _split_sign(text: str) -> tuple[str, bool]:
-    return (text[1:], text[0] == "-") if text[:1] in ("+", "-") else (text, False)
-
-
-def _friendly_ns(text: str) -> int:
-    """`1 day, 2h 30m`, `1d 02:30:00.5`: items from the largest unit to the smallest."""
-    if not text:
-        raise _refusal("it is empty")
-    total_ns, position, smallest = 0, 0, -1
-    while position < len(text):
-        clock = _CLOCK.match(text, position)
-        if clock and smallest < _HOURS:
-            hours, minutes, seconds, fraction = clock.groups()
-            total_ns += _item_ns(hours, None, "h") + _item_ns(minutes, None, "m") + _item_ns(seconds, fraction, "s")
-            position, smallest = clock.end(), len(_UNITS)
-        else:
-            item = _ITEM.match(text, position)
-            if item is None:
-                raise _refusal(f"expected a number with a unit, such as `2s` or `1h 30m`, at {text[position:]!r}")
-            number, fraction, unit = item.groups()
-            smallest = _next_rank(unit, smallest, item.group())
-            total_ns += _item_ns(number, fraction, unit)
-            position = item.end()
-            if fraction is not None:
-                smallest = len(_UNITS)  # only the last item may have a fraction
-        position = _after_separator(text, position)
-    return total_ns
-
-
-def _after_separator(text: str, position: int) -> int:
-    separator = _SEPARATOR.match(text, position)
-    end = separator.end() if separator else position
-    if end == len(text) and separator and "," in separator.group():
-        raise _refusal("it ends with a comma")
-    return end
-
-
-def _next_rank(unit: str, smallest: int, item: str) -> int:
-    rank = _RANK.get(unit)
-    if rank is None:
-        raise _refusal(f"{unit!r} is no unit; use d, h, m, s or ms, as in `2s` or `1h 30m`")
-    if rank <= smallest:
-        raise _refusal(f"{item!r} is out of place: units go from the largest to the smallest, each at most once")
-    return rank
-
-
-def _item_ns(number: str, fraction: str | None, unit: str) -> int:
-    rank = _RANK[unit]
-    unit_ns = _UNITS[rank][0]
-    if unit_ns is None:
-        raise _refusal("please use units of days or smaller")
-    if len(number) > 30:
-        raise _too_long()
-    total_ns = int(number) * unit_ns
-    if fraction is None:
-        return total_ns
-    if rank < _HOURS:
-        raise _refusal("only hours and smaller units may have a fraction")
-    if not 1 <= len(fraction) <= 9:
-        raise _refusal("a fraction has one to nine digits")
-    return total_ns + int(Fraction(int(fraction), 10 ** len(fraction)) * unit_ns)
-
-
-def _iso_ns(text: str) -> int:
-    """What follows the `P`: date items, then `T` and time items."""
-    total_ns, position, smallest = 0, 0, -1
-    for pattern, units in ((_ISO_DATE, _ISO_DATE_UNITS), (_ISO_TIME, _ISO_TIME_UNITS)):
-        if units is _ISO_TIME_UNITS:
-            if not text.startswith("T", position):
-                break
-            position += 1
-        count_before = position
-        while item := pattern.match(text, position):
-            groups = item.groups()
-            fraction = groups[1] if len(groups) == 3 else None
-            unit = units[groups[-1]]
-            smallest = _next_rank(unit, smallest, item.group())
-            total_ns += _item_ns(groups[0], fraction, unit)
-            position = item.end()
-            if fraction is not None:
-                break
-        if position == count_before and units is _ISO_TIME_UNITS:
-            raise _refusal("nothing follows the `T`")
-    if smallest < 0 or position != len(text):
-        raise _refusal(f"expected a form such as PT2S or P1DT2H, but {text[position:]!r} remains")
-    return total_ns
-
-
-def _checked_ms(total_ns: int | None) -> int:
-    if total_ns is None or total_ns > DELAY_DAYS_MAX * _DAY_NS:
-        raise _too_long()
-    return total_ns // 10**6
-
-
-def _too_long() -> InvalidRequest:
-    return _refusal(f"it is longer than {DELAY_DAYS_MAX} days")
-
-
-def _refusal(reason: str) -> InvalidRequest:
-    return InvalidRequest(_PREFIX + reason)
+    try:
+        if text.isascii() and text.isdigit():
+            return checked_ms(int(text) if len(text) < 30 else DURATION_MS_MAX + 1)  # Python refuses thousands of digits
+        return parse_duration_ms(text)
+    except ValueError as error:
+        raise InvalidRequest(f"bad delay query parameter, must be a ISO8601 duration: {error}") from None

@@ -51,6 +51,8 @@ class InputRules:
     """With `content_type`: the body must not be empty."""
     json_schema: Any = None
     """As declared; shown by the admin API, never used to validate."""
+    required: bool = False
+    """As declared; shown by OpenAPI documents. What is accepted follows from the fields above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,10 +251,11 @@ def _input_rules(raw: dict[str, Any] | None) -> InputRules:
         raise InvalidManifest(f"content type {content_type!r} is not valid")
     schema = raw.get("jsonSchema")
     return InputRules(
-        empty=raw.get("required") is False,
+        empty=raw.get("required") is not True,  # left out, it is false: so the server takes it
         content_type=content_type,
         non_empty=schema is not None,
         json_schema=schema,
+        required=raw.get("required") is True,
     )
 
 

@@ -174,7 +174,7 @@ class WorkflowProvider(ABC):
         """
 
     @abstractmethod
-    async def wait(self, execution_id: str, *, timeout: timedelta | float | None = None) -> ExecutionStatus:
+    async def wait(self, execution_id: str, *, timeout: timedelta | float | None = None) -> ExecutionStatus:  # noqa: ASYNC109 its end is an error of ours that says so
         """Wait until an execution is over, also across restarts of the server.
 
         Args:

@@ -15,6 +15,7 @@ no index to keep: the engine's own list of supervisors is the list of executions
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, TypedDict, cast
@@ -191,7 +192,7 @@ def _executions(kill: Kill, retention: timedelta) -> restate.Workflow:
 
 async def _resolve_once(ctx: restate.WorkflowSharedContext, name: str, value: Any) -> None:
     try:
-        await ctx.promise(name).resolve(value)
+        await cast(Any, ctx.promise(name)).resolve(value)
     except TerminalError as error:
         if error.status_code != 409:  # 409: completed already
             raise
@@ -254,7 +255,7 @@ class _Supervisor:
             if result in done:
                 return await self._ended(result)
             if stop in done:
-                await self._end(invocation_id, ExecutionState.STOPPED, cast(str, await stop))
+                await self._end(invocation_id, ExecutionState.STOPPED, await stop)
             else:
                 reason = f"time limit of {duration_text(timedelta(milliseconds=timeout_ms or 0))} reached"
                 await self._end(invocation_id, ExecutionState.TIMEOUT, reason)
@@ -272,7 +273,7 @@ class _Supervisor:
                 done, _ = await restate.wait_completed(stop, wait)
             except TerminalError:  # cancelled once more: known already
                 continue
-            return cast(str, await stop) if stop in done else "cancelled at the engine"
+            return str(await stop) if stop in done else "cancelled at the engine"
 
     async def _end(self, invocation_id: str, state: ExecutionState, reason: str) -> None:
         """Send the one cancellation there will ever be: a second one would interrupt the handler's clean-up."""
@@ -328,7 +329,7 @@ class _Supervisor:
                 continue
 
     def _log(self, before: ExecutionState | None, after: ExecutionState) -> None:
-        if RestateLoggingFilter().filter(None):  # said once, not again on every replay
+        if RestateLoggingFilter().filter(logging.makeLogRecord({})):  # said once, not again on every replay
             execution_id = self._ctx.key()
             transition(self._request["workflow_id"], execution_id, before, after)
 

@@ -121,6 +121,22 @@ class Deployments:
             self._endpoints.add_app(name, app)
         return known
 
+    async def remove_app(self, name: str) -> None:
+        """Stop serving an application of this process and forget its services. An unknown name is no error.
+
+        What is in flight there waits, until an application with those services is registered again.
+        """
+        async with self._changing:
+            same = [d for d in self.list() if not d.is_remote and d.name == name]
+
+            def change() -> None:
+                for known in same:
+                    self._rows.remove(known.id)
+
+            if same:
+                await self._change(change)
+            self._endpoints.remove_app(name)
+
     # ---- endpoints -----------------------------------------------------------------------------------------------------
 
     async def register(
@@ -293,7 +309,13 @@ class Deployments:
         row.manifest = found.manifest.decode(errors="replace")
         row.options["sdk_version"] = found.sdk_version
         row.options["use_http_11"] = not found.is_http_2
-        manifest = discovery.parse_manifest(found.manifest)
+        try:
+            manifest = discovery.parse_manifest(found.manifest)
+        except InvalidManifest as error:
+            raise DeploymentRefused(
+                f"received a bad response from the SDK that cannot be decoded: {error}",
+                hint="upgrade the SDK of the endpoint, or check that it is one",
+            ) from error
         return _deployment(row, {}, manifest)
 
     def _check(self, deployment: Deployment, *, may_break: bool) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 from holdfast.errors import InvalidApp
@@ -55,3 +59,15 @@ async def fetch_manifest(app: AsgiApp) -> bytes:
         text = bytes(body[:200]).decode(errors="replace")
         raise InvalidApp(f"the application answered discovery with status {status}: {text}".rstrip(": "), hint=hint)
     return bytes(body)
+
+
+@contextmanager
+def sigterm_kept() -> Generator[None]:
+    """The SDK puts a SIGTERM handler of its own in place at its first request; the host's must stay."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and before is not None and signal.getsignal(signal.SIGTERM) is not before:
+            signal.signal(signal.SIGTERM, before)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
-import threading
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -23,6 +21,8 @@ from holdfast.core.machine import Machine
 from holdfast.core.model import Completion, Failure, Invocation, Receipt, Status
 from holdfast.core.results import completion_of
 from holdfast.errors import (
+    DiskFull,
+    CallerError,
     EngineError,
     EngineStopped,
     InvalidApp,
@@ -38,22 +38,31 @@ from holdfast.protocol.messages import Result
 from holdfast.runtime.attempt import AsgiApp
 from holdfast.runtime.clock import Clock, SystemClock
 from holdfast.runtime.deployments import MAIN, Deployments, Registration, check_app
-from holdfast.runtime.discover import fetch_manifest
+from holdfast.runtime.discover import fetch_manifest, sigterm_kept
 from holdfast.runtime.introspect import Introspection
 from holdfast.runtime.invoker import Invoker
 from holdfast.runtime.operations import Operations
 from holdfast.runtime.processor import Processor
+from holdfast.runtime.standstill import Standstill
 from holdfast.runtime.timers import Timers
 from holdfast.runtime.transport.endpoints import Endpoints
 from holdfast.store.database import Owner, connect
 from holdfast.store.deployments import DeploymentRows
+from holdfast.store.failures import disk_full, is_full, unusable
 from holdfast.store.sqlite import SqliteTables
 
 log = logging.getLogger("holdfast.engine")
 
 T = TypeVar("T")
 
-_REFUSALS = {"not_found": InvocationNotFound, "conflict": InvocationConflict, "too_early": InvocationTooEarly}
+_REFUSALS: dict[str, Callable[[str], CallerError]] = {
+    "not_found": InvocationNotFound,
+    "conflict": InvocationConflict,
+    "too_early": InvocationTooEarly,
+    "gone": partial(InvalidRequest, status=410),
+    "unsupported": partial(InvalidRequest, status=422),
+    "invalid": InvalidRequest,
+}
 
 
 class _Waiter:
@@ -110,7 +119,7 @@ class EngineRuntime(Operations):
             raise EngineError("an engine can be started once", hint="make a new Engine")
         manifest: bytes | None = None
         if self._app is not None:
-            with _sigterm_kept():
+            with sigterm_kept():
                 manifest = await fetch_manifest(self._app)
             check_app(discovery.parse_manifest(manifest), self.config)  # before a database is made for nothing
         self._endpoints = Endpoints(
@@ -130,13 +139,18 @@ class EngineRuntime(Operations):
             if self._app is not None and manifest is not None:
                 await self._deployments.register_app(self._app, MAIN, manifest)
             self._open(connection)
-        except BaseException:
+            self._state = "running"
+            self._settle_log()
+        except BaseException as error:
+            self._state = "new"
             if connection is not None:
                 connection.close(True)
             self._release()
+            if isinstance(error, apsw.Error):
+                raise unusable(error, f"{self.path} could not be opened") from error
             raise
-        self._state = "running"
-        self._recover()
+        if self._processor.disk_full is None:
+            self._recover()
 
     def _open(self, connection: apsw.Connection) -> None:
         """Wire everything around an open database."""
@@ -157,12 +171,14 @@ class EngineRuntime(Operations):
             self._clock,
             self._performers(),
             self._failed,
+            self._full,
             self._invoker.attempts,
             in_memory=self.path is None,
         )
         self._invoker.processor = self._processor
         self._deployments.exclusively = self._exclusively
         self._timers = Timers(self._processor, self._tables, self._clock, self.config.cleanup_interval_ms)
+        self._standstill = Standstill(self._processor, self._tables, self._drop_memory, self._recover)
 
     async def _exclusively(self, change: Callable[[], None]) -> None:
         """Run a change of rows between two batches."""
@@ -171,6 +187,9 @@ class EngineRuntime(Operations):
         def run() -> None:
             try:
                 change()
+            except apsw.Error as error:
+                full = is_full(error, self._tables.connection)
+                _set_exception(done, disk_full() if full else unusable(error, "a change of deployments failed"))
             except Exception as error:  # noqa: BLE001 it is the caller's
                 _set_exception(done, error)
             else:
@@ -182,6 +201,41 @@ class EngineRuntime(Operations):
             await done
         finally:
             self._operators.discard(done)
+
+    def _settle_log(self) -> None:
+        """Rows that a process before this one could not sync are only in the cache; nothing may build on them yet."""
+        try:
+            self._tables.settle_log()
+        except apsw.Error as error:
+            if not is_full(error, self._tables.connection):
+                raise
+            self._processor.stand_still()
+
+    def _full(self, failure: DiskFull, lost: list[ev.Event]) -> bool:
+        """The disk is full, and these events did not happen."""
+        if self._state != "running":
+            return False  # on the way out there is nobody to wait for
+        for event in lost:
+            token: Any = getattr(event, "token", None)
+            if token is not None:
+                _set_exception(token.future if isinstance(token, _Waiter) else token, failure)
+        self._standstill.begin()
+        for invocation_id, waiters in list(self._waiters.items()):
+            if self._machine.find(invocation_id) is None:
+                for waiter in waiters:
+                    _set_exception(waiter.future, failure)
+        return True
+
+    def _drop_memory(self) -> None:
+        """Forget what rows tell as well."""
+        self._timers.stop()
+        self._invoker.drop_all()
+        self._machine.drop_all(next_number=int(self._tables.meta("next_number") or 1))
+
+    @property
+    def disk_full(self) -> DiskFull | None:
+        """Set while the disk is full: every request that needs a commit is refused with it, and reads still work."""
+        return self._processor.disk_full if self._state == "running" else None
 
     def _recover(self) -> None:
         """Re-derive what the rows ask for: attempts of everything invoked, and the next timer."""
@@ -219,6 +273,7 @@ class EngineRuntime(Operations):
             return
         self._state = "stopped"
         self._timers.stop()
+        self._standstill.end()
         self._invoker.abort_all()
         self._endpoints.close()
         self._processor.close()
@@ -252,6 +307,11 @@ class EngineRuntime(Operations):
         """What is registered: where services run."""
         return self._deployments
 
+    @property
+    def identity_public_key(self) -> str | None:
+        """What services list in `identity_keys` to accept this engine only; None when requests are not signed."""
+        return self._endpoints.identity.public_key if self._endpoints.identity is not None else None
+
     def check_running(self) -> None:
         """
         Raises:
@@ -281,11 +341,16 @@ class EngineRuntime(Operations):
             raise InvalidApp(
                 f"{type(app).__name__} object is no application", hint="pass what restate.app([...]) returns"
             )
-        with _sigterm_kept():
+        with sigterm_kept():
             body = await fetch_manifest(cast(AsgiApp, app))
         deployment = await self._deployments.register_app(cast(AsgiApp, app), name, body)
         self._invoker.registered(deployment)
         return deployment
+
+    async def unregister(self, name: str) -> None:
+        """Forget an application that was registered under this name. See `Deployments.remove_app`."""
+        self.check_running()
+        await self._deployments.remove_app(name)
 
     async def register_deployment(
         self,
@@ -578,18 +643,6 @@ class EngineRuntime(Operations):
     def _service_type(self, service: str) -> str:
         spec = self.services.get(service)
         return spec.ty.lower() if spec else "service"
-
-
-@contextmanager
-def _sigterm_kept() -> Generator[None]:
-    """The SDK puts a SIGTERM handler of its own in place at its first request; the host's must stay."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        is_main = threading.current_thread() is threading.main_thread()
-        if is_main and before is not None and signal.getsignal(signal.SIGTERM) is not before:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _check_id(invocation_id: str) -> None:

@@ -168,7 +168,9 @@ class Introspection:
         (seq, invocation_id, service, handler, key, stored, idempotency_key, by_id, by_target, created, modified) = row[
             :11
         ]
-        start, completed, failure_code, deployment_id, version, awaited, output, head, last_entry, restarted_from = row[11:]
+        start, completed, failure_code, deployment_id, version, awaited, output, head, last_entry, restarted_from = row[
+            11:
+        ]
         live = self._resident(seq)
         frames = [message_type for message_type, _ in split(head + self._journal(seq) + _output_entry(output))]
         info = InvocationInfo(

@@ -95,7 +95,8 @@ class Invoker:
         self._sweep_soon(PRESSED_SWEEP_S)
 
     def recover(self, seqs: list[int]) -> None:
-        """Queue invocations found in the database at start."""
+        """Queue invocations found in the database, at start and after `drop_all`."""
+        self._stopping = False
         self._ready.extend(seqs)
 
     def fill(self) -> None:
@@ -131,6 +132,7 @@ class Invoker:
             return
         inv.protocol_version = version
         inv.attempt_deployment = deployment
+        inv.attempt_at_ms = self._clock.now_ms()
         inv.spec = spec = catalog.handler(deployment.id, inv.service, inv.handler)
         timeouts_ms = (spec.inactivity_timeout_ms, spec.abort_timeout_ms) if spec else (60_000, 600_000)
         order = Order(
@@ -348,6 +350,12 @@ class Invoker:
         self.abort_all()
         if aborted:  # let them unwind before the loop ends; one that swallows its cancellation is left behind
             await asyncio.wait(aborted, timeout=UNWIND_S)
+
+    def drop_all(self) -> None:
+        """Forget everything that works or waits; nothing starts until `recover`."""
+        self.abort_all()
+        self._ready.clear()
+        self._absent.clear()
 
     def abort_all(self) -> None:
         self._stopping = True

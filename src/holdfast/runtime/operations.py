@@ -1,9 +1,10 @@
-"""What operators ask of a running engine: look, cancel, kill, pause, resume, purge, edit state."""
+"""What operators ask of a running engine: look, cancel, kill, pause, resume, restart, purge, edit state."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from holdfast.core import events as ev
@@ -16,6 +17,8 @@ from holdfast.runtime.deployments import Deployments
 from holdfast.runtime.introspect import Introspection, InvocationInfo, JournalEntryInfo
 from holdfast.runtime.invoker import Invoker
 from holdfast.runtime.processor import Processor
+from holdfast.runtime.snapshot import Snapshot, take_snapshot
+from holdfast.store.sqlite import SqliteTables
 
 T = TypeVar("T")
 
@@ -24,7 +27,10 @@ class Operations:
     """The operators' part of `EngineRuntime`, which sets what is declared here."""
 
     introspection: Introspection
+    path: Path | None
+    _tables: SqliteTables
     _clock: Clock
+    _entropy: Callable[[int], bytes]
     _loop: asyncio.AbstractEventLoop
     _machine: Machine
     _processor: Processor
@@ -64,16 +70,42 @@ class Operations:
         """Attempt a paused, suspended or backing-off invocation now, with fresh retries.
 
         Args:
-            deployment: `keep`, `latest` or the id of the one deployment there is.
+            deployment: `keep` the one it is bound to, or go on with `latest` or the one of this id; that can be chosen
+                only for one that is paused or suspended.
         Raises:
-            InvocationTooEarly: not started yet. Otherwise as `cancel`.
+            InvocationTooEarly: not started yet. InvalidRequest: no such deployment, or it cannot read the journal.
+            InvocationConflict: completed, or running while another deployment is asked for. Otherwise as `cancel`.
         """
-        if deployment.lower() not in ("keep", "latest") and self.deployments.get(deployment) is None:
-            raise InvalidRequest(
-                f"The query parameter 'deployment' is invalid. Reason: there is no deployment '{deployment}'",
-                hint="use keep, latest or one of `holdfast deployments list`",
-            )
-        await self._operate(ev.ResumeRequested, invocation_id)
+        _check_field_id(invocation_id)
+        choice = _deployment_choice(deployment)
+
+        def event(token: object, invocation: str, at_ms: int) -> ev.Event:
+            return ev.ResumeRequested(token, invocation, at_ms, choice)
+
+        await self._operate(event, invocation_id)
+
+    async def restart_as_new(self, invocation_id: str, *, from_index: int = 0, deployment: str = "latest") -> str:
+        """Run a completed invocation again, as a new one with the same input, target and retention.
+
+        Args:
+            from_index: The new one takes over the journal up to this entry, with the results of the commands in it, so
+                that these are not run again; 0 is the input only.
+            deployment: `latest`, `keep` the one it is bound to, or an id.
+        Returns:
+            The id of the new invocation.
+        Raises:
+            InvocationNotFound, InvocationConflict (still running), InvocationTooEarly (not started yet).
+            InvalidRequest: 410 the journal is gone, 422 a workflow, 400 a command up to `from_index` has no result, no
+                such deployment, or it cannot read the journal.
+        """
+        _check_field_id(invocation_id)
+        choice = _deployment_choice(deployment)
+        raw_id = ids.invocation_bytes(invocation_id)[:8] + self._entropy(16)  # the key's part of an id stays
+
+        def event(token: object, invocation: str, at_ms: int) -> ev.Event:
+            return ev.RestartRequested(token, invocation, raw_id, from_index, choice, at_ms)
+
+        return await self._operate(event, invocation_id)
 
     async def purge(self, invocation_id: str) -> None:
         """Forget a completed invocation; of a workflow run also state and promises. Raises as `cancel`."""
@@ -178,6 +210,15 @@ class Operations:
         self._settle_now()
         return self.introspection.state(service, key)
 
+    async def snapshot(self) -> Snapshot:
+        """Everything received before this call, at one moment. The caller closes its connection."""
+        self.check_running()
+        await self._processor.settled()
+        self.check_running()
+        return take_snapshot(
+            self.path, self._tables.connection, self._machine.resident.values(), self.deployments.catalog
+        )
+
     def statistics(self) -> dict[str, int]:
         """Figures of this moment: attempts in flight, invocations in memory."""
         return {"attempts": len(self._invoker.attempts), "resident": len(self._machine.resident)}
@@ -201,6 +242,20 @@ class Operations:
                 hint="it may be purged; recent ones: holdfast invocations list",
             )
         return found
+
+
+def _deployment_choice(text: str) -> str:
+    """`keep`, `latest` or an id of the right form; the first letter of the words may be a capital one."""
+    if text in ("keep", "Keep", "latest", "Latest"):
+        return text.lower()
+    try:
+        ids.check_resource(text, "dp")
+    except ids.MalformedId as error:
+        raise InvalidRequest(
+            f"The query parameter 'deployment' is invalid. Reason: {error}",
+            hint="use keep, latest or an id of `holdfast deployments list`",
+        ) from None
+    return text
 
 
 def _check_field_id(invocation_id: str) -> None:

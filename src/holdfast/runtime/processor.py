@@ -22,6 +22,7 @@ from holdfast.core.events import Event
 from holdfast.core.machine import Machine
 from holdfast.errors import DiskFull, EngineError
 from holdfast.runtime.clock import Clock
+from holdfast.store.failures import disk_full, is_full, unusable
 from holdfast.store.sqlite import SqliteTables
 
 log = logging.getLogger("holdfast.engine")
@@ -49,19 +50,31 @@ class Processor:
         clock: Clock,
         perform: dict[type, Callable[[Any], None]],
         on_failure: Callable[[EngineError], None],
+        on_full: Callable[[DiskFull, list[Event]], bool],
         in_flight: Sized,
         *,
         in_memory: bool,
     ) -> None:
+        """
+        Args:
+            on_failure: Told why no batch will ever be committed again.
+            on_full: Told that the disk is full and which events did not happen; False when the engine cannot wait for
+                space, so that this is a failure like any other.
+            in_flight: Attempts, as many as there are.
+        """
         self.machine = machine
         self.failure: EngineError | None = None
+        self.disk_full: DiskFull | None = None
+        """Set while every event is refused. Rows can be read; memory has nothing that is not in them."""
         self._tables = tables
         self._clock = clock
         self._perform = perform
         self._on_failure = on_failure
+        self._on_full = on_full
         self._in_flight = in_flight
         self._turns = 0
         self._inbox: list[Event] = []
+        self._batch: list[Event] = []
         self._scheduled = False
         self._lazy: asyncio.TimerHandle | None = None
         self._committing = False
@@ -81,6 +94,9 @@ class Processor:
         Args:
             lazy: nothing waits for it, so it may share the next commit instead of causing one.
         """
+        if self.disk_full is not None:
+            self._on_full(self.disk_full, [event])
+            return
         self._inbox.append(event)
         if self._scheduled:
             return
@@ -122,7 +138,7 @@ class Processor:
     def drain(self) -> None:
         """Apply and commit everything that has arrived, then perform the effects."""
         self._scheduled = False
-        if self._committing or self.failure is not None:
+        if self._committing or self.failure is not None or self.disk_full is not None:
             return  # what is in the inbox goes on when the commit is done
         if self._lazy is not None:
             self._lazy.cancel()
@@ -132,6 +148,7 @@ class Processor:
             self._settle()
             return
         self._inbox = []
+        self._batch = events
         machine, tables = self.machine, self._tables
         try:
             tables.begin()
@@ -186,24 +203,38 @@ class Processor:
         future.add_done_callback(committed, context=self._context)
 
     def _fail(self, error: BaseException) -> None:
-        """A batch that cannot be committed ends the engine: memory is ahead of the rows, and rows are the truth."""
+        """A batch that cannot be committed leaves memory ahead of the rows, and rows are the truth.
+
+        A full disk holds the engine still until there is space; everything else ends it.
+        """
+        tables = self._tables
+        is_about_space = is_full(error, tables.connection)
         try:
-            self._tables.rollback()
-        except apsw.Error:
-            pass  # SQLite rolls back by itself when the file is opened again
-        if isinstance(error, apsw.FullError):
-            failure: EngineError = DiskFull(
-                "the disk is full; nothing more is accepted", hint="free space and start the engine again: it resumes"
-            )
+            tables.rollback()
+        except apsw.Error as another:  # SQLite rolls back by itself when the file is opened again
+            is_about_space = is_about_space and is_full(another, tables.connection) and not tables.is_in_batch
+        if is_about_space:
+            self.stand_still()
+            return
+        self.fail(unusable(error, "a commit failed" if isinstance(error, apsw.Error) else "a batch was not completed"))
+
+    def stand_still(self) -> None:
+        """Nothing can be written: refuse every event from now on, those of the last batch among them."""
+        self.disk_full = failure = disk_full()
+        lost, self._batch, self._inbox = self._batch + self._inbox, [], []
+        if self._lazy is not None:
+            self._lazy.cancel()
+            self._lazy = None
+        if self._on_full(failure, lost):
+            self._settle()
         else:
-            failure = EngineError(
-                f"{'a commit failed' if isinstance(error, apsw.Error) else 'a batch could not be completed'}: "
-                f"{type(error).__name__}: {error}",
-                hint="the engine has stopped; start it again, it goes on from what is on disk",
-            )
-        failure.__cause__ = error
+            self.disk_full = None
+            self.fail(failure)
+
+    def fail(self, failure: EngineError) -> None:
+        """End the engine."""
         self.failure = failure
-        log.error("engine stopped", extra={"error": str(failure)}, exc_info=error)
+        log.error("engine stopped", extra={"error": str(failure)}, exc_info=failure.__cause__)
         self._on_failure(failure)
         self._settle()
 

@@ -54,6 +54,42 @@ class SqliteTables:
         if self.connection.in_transaction:
             self._execute("ROLLBACK")
 
+    @property
+    def is_in_batch(self) -> bool:
+        return self.connection.in_transaction
+
+    def settle_log(self) -> None:
+        """Move everything that is in the write-ahead log to the database itself, and empty the log.
+
+        After this, all that can be read is on disk. Without, it may be in the operating system's cache only: when a
+        sync has failed, and the process that knew of it is gone.
+
+        Raises:
+            apsw.Error: disk full, I/O error.
+        """
+        # On the one cursor, because a statement that another has not finished would be in the way. With a reader in the
+        # way it moves what it can and raises nothing.
+        self._execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def make_room(self, size_bytes: int) -> None:
+        """Write that much, durably, and remove it again.
+
+        Raises:
+            apsw.Error: disk full, I/O error; nothing is left behind.
+        """
+        self.settle_log()  # which may be all the space that was missing
+        try:
+            for statement in (
+                f"INSERT OR REPLACE INTO meta VALUES ('room', hex(zeroblob({size_bytes // 2})))",
+                "DELETE FROM meta WHERE name = 'room'",
+            ):
+                self.begin()
+                self._execute(statement)
+                self.commit()
+        except apsw.Error:
+            self.rollback()
+            raise
+
     # ---- invocations and journals ------------------------------------------------------------------------------------
 
     def insert_invocations(self, invocations: Iterable[Invocation]) -> None:

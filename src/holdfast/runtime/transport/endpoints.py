@@ -49,6 +49,10 @@ class Endpoints:
     def add_app(self, name: str, app: AsgiApp) -> None:
         self._apps[name] = _App(app)
 
+    def remove_app(self, name: str) -> None:
+        """An application of this process is served no more."""
+        self._apps.pop(name, None)
+
     def is_present(self, deployment: Deployment) -> bool:
         """An application of this process is present once its code is."""
         return deployment.is_remote or deployment.name in self._apps

@@ -124,12 +124,15 @@ class Connection(asyncio.Protocol):
         return self.is_open and len(self.streams) < limit
 
     def request(self, headers: list[tuple[str, str]], sink: Sink) -> Stream:
-        """Open a request; the caller made sure that there is room."""
+        """Open a request; the caller made sure that there is room, and sends or ends its body at once.
+
+        The two leave together: an endpoint that refuses by the headers alone may have closed the stream already when its
+        body arrives, and not all of them take that well.
+        """
         stream_id = self.h2.get_next_available_stream_id()
         stream = self.streams[stream_id] = Stream(self, stream_id, sink)
         self.h2.send_headers(stream_id, headers)
         self._look_again(KEEP_ALIVE_S)
-        self.flush()
         return stream
 
     def flush(self) -> None:

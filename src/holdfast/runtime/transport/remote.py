@@ -338,9 +338,12 @@ class StreamingAttempt(RemoteAttempt):
             return
         self._input_ended = True
         self.closed_at_s = self._loop.time()
+        if self._failure is not None:
+            self.ended(None)  # refused: the request is reset, not completed
+            return
         if self._stream is not None:
             self._stream.end()
-        if self.terminal or self._failure is not None:
+        if self.terminal:
             self._loop.call_later(DRAIN_S, self.ended, None)
 
     async def _exchange(self) -> None:
@@ -369,7 +372,7 @@ class StreamingAttempt(RemoteAttempt):
 
     def ended(self, failure: str | None) -> None:
         if not self._done.done():
-            self._done.set_result(None if failure is None else f"{failure} [RT0010]")
+            self._done.set_result(None if failure is None else f"{self._endpoint.uri}: {failure} [RT0010]")
 
 
 class WholeAttempt(RemoteAttempt):

@@ -1,0 +1,1 @@
+"""The providers' operations over HTTP: `/v1`, for programs in any language, and its client."""

@@ -1,0 +1,53 @@
+"""Which addresses other machines can reach, and whether it is safe to listen on them."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+
+from holdfast.errors import UnsafeAddress
+from holdfast.security.tokens import TokenGate
+
+log = logging.getLogger("holdfast.security")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`, an address or a name. A name that cannot be resolved is not."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        pass
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return bool(found) and all(ipaddress.ip_address(str(one[4][0]).partition("%")[0]).is_loopback for one in found)
+
+
+def check_exposure(host: str, gate: TokenGate, *, insecure: bool, has_tls: bool) -> None:
+    """Refuse to let other machines in without tokens; let nobody in without one where others can.
+
+    Args:
+        host: Where the API of `gate` is about to listen.
+        insecure: It was said that this is meant.
+    Raises:
+        UnsafeAddress: other machines could reach the API, and it has no token that could be asked for.
+    """
+    if is_loopback(host):
+        return
+    if not gate.usable() and not gate.is_closed and insecure:
+        log.warning("everybody who can reach it may use the API", extra={"api": gate.scope, "host": host})
+        return
+    if not gate.usable():
+        raise UnsafeAddress(
+            f"other machines could reach the {gate.scope} on {host}, and there is no token to ask them for",
+            hint=f"make one: holdfast tokens create --scope {gate.scope} --db …; or listen on 127.0.0.1; or, where a "
+            "proxy or a network of your own lets in only whom you trust: --insecure",
+        )
+    gate.close()
+    if not has_tls:
+        log.warning(
+            "tokens travel unencrypted unless a proxy adds TLS: give --tls-cert",
+            extra={"api": gate.scope, "host": host},
+        )

@@ -1,0 +1,160 @@
+"""One simulated machine: a disk, a clock, and engine processes on it, one after the other.
+
+The engine is the real one, with its store, processor, ingress and the SDK in process; only time, threads, the network
+between engine and SDK, and the disk below SQLite are simulated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random as global_random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from holdfast import Engine
+from holdfast.errors import EngineStopped
+from holdfast.runtime import processor
+from tests.ingress.asgi import exchange
+from tests.ingress.backend import Ask, Got
+from tests.power.disk import Disk
+from tests.simulation import program
+from tests.simulation.loop import VirtualClock, VirtualLoop
+from tests.simulation.wire import Wire
+
+RESTART_S = 0.3
+UNWIND_S = 60.0
+
+
+class Machine:
+    """`start`, `kill`, `lose_power`, `stop`: what happens to an engine process and the machine below it."""
+
+    def __init__(self, folder: Path, loop: VirtualLoop, random: Random, **settings: Any) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.random = random
+        self.loop = loop
+        self.clock = VirtualClock(loop)
+        self.disk = Disk(folder)
+        self.wire = Wire(program.app, random, self.clock)
+        self.settings = settings
+        self.engine: Engine | None = None
+        self.up = asyncio.Event()
+        self.incarnation = 0
+        self.commits_in_thread = False
+        here = program.here = program.Here(random, self.clock.now_ms)
+        here.is_dead = lambda: self.engine is None
+        self.ledger = here.ledger
+        self.here = here
+        global_random.seed(random.random())  # the invoker's jitter
+
+    @asynccontextmanager
+    async def switched_on(self) -> AsyncIterator[Machine]:
+        """The disk is there; whatever still runs at the end is killed."""
+        before, level = processor.SLOW_COMMIT_S, logging.getLogger("holdfast").level
+        logging.getLogger("holdfast").setLevel(logging.CRITICAL)  # it reports every failure that is made here
+        logging.getLogger("restate").setLevel(logging.CRITICAL)
+        with self.disk.installed():
+            try:
+                yield self
+            finally:
+                if self.engine is not None:
+                    await self.kill()
+                processor.SLOW_COMMIT_S = before
+                logging.getLogger("holdfast").setLevel(level)
+
+    async def start(self) -> Engine:
+        """A new process on what the disk has."""
+        processor.SLOW_COMMIT_S = -1.0 if self.commits_in_thread else 1e9
+        self.incarnation += 1
+        self.here.incarnation = self.incarnation
+        engine = Engine(
+            self.wire,
+            db=self.disk.folder / "engine.db",
+            clock=self.clock,
+            entropy=self.random.randbytes,
+            **self.settings,
+        )
+        self.engine = engine
+        try:
+            await engine.start()
+        except BaseException:
+            self.engine = None
+            raise
+        self.up.set()
+        return engine
+
+    async def kill(self) -> None:
+        """SIGKILL: what the operating system's cache has, stays."""
+        self.disk.cut_power()
+        await self._end()
+        self.disk.is_off = False
+
+    async def lose_power(self, keep: float | None = None) -> None:
+        """What was synced stays, of the rest some."""
+        self.disk.cut_power()
+        images = self.disk.platters.after_power_loss(self.random, keep)
+        await self._end()
+        self.disk.restore_power(images)
+
+    async def stop(self) -> None:
+        """SIGTERM."""
+        assert self.engine is not None
+        self.up.clear()
+        await self.engine.stop()
+        await self._end()
+
+    async def has_stopped(self) -> None:
+        """The engine has ended by itself: let go of what is left of it."""
+        self.up.clear()
+        await self._end()
+
+    def restore_after_failed_start(self) -> None:
+        """The power failed while an engine opened its file."""
+        self.disk.restore_power(self.disk.platters.after_power_loss(self.random))
+
+    @property
+    def has_database(self) -> bool:
+        """There may be none when the power failed before the first start was done."""
+        return "engine.db" in self.disk.platters.cache()
+
+    async def _end(self) -> None:
+        """The process is dead from here on; its coroutines learn it by and by."""
+        engine, self.engine = self.engine, None
+        self.up.clear()
+        assert engine is not None
+        if not engine.stopped.is_set():
+            engine._close(EngineStopped("the process died"))  # noqa: SLF001 - what the operating system does
+        self.loop.kill_threads()
+        deadline_s = self.loop.time() + UNWIND_S
+        while self.wire.open_streams:
+            assert self.loop.time() < deadline_s, "a handler of a dead process does not end"
+            await asyncio.sleep(0.01)
+
+    # ---- requests --------------------------------------------------------------------------------------------------------
+
+    async def request(self, method: str, path: str, body: Any = None, **headers: str) -> Got | None:
+        """One HTTP request to the ingress; None when nobody can know what became of it."""
+        engine = self.engine
+        if engine is None:
+            return None
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        content = None
+        if body is not None:
+            content = json.dumps(body).encode()
+            fields["content-type"] = "application/json"
+        got = await exchange(engine.ingress, Ask(method, path, content, fields))
+        assert got.status < 500 or got.status == 503, f"{method} {path}: {got.status} {got.body!r}"
+        return None if got.status == 503 else got
+
+    async def persist(self, method: str, path: str, body: Any = None, **headers: str) -> Got:
+        """Repeat the request until it is answered."""
+        while True:
+            await self.up.wait()
+            got = await self.request(method, path, body, **headers)
+            if got is not None:
+                return got
+            await asyncio.sleep(0.05)

@@ -1,0 +1,113 @@
+"""What lies between engine and SDK, made worse: chunks are cut anywhere and come late, and streams break.
+
+It is an ASGI application around the SDK's own. The SDK takes the time of its commands from the real clock, inside its
+native core; here those times are moved to the virtual clock, as if the SDK's machine had that one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from random import Random
+from typing import Any
+
+from holdfast.protocol import messages as m
+from holdfast.protocol.wire import Decoder, data, fields, frame, uint
+from tests.simulation.loop import VirtualClock
+
+TICK_MS = 100
+"""Programs sleep and delay by multiples of this, so that the time between the SDK's clock and ours can be rounded off."""
+
+_TIME_FIELD = {m.SLEEP: 1, m.ONE_WAY_CALL: 4}
+
+
+class StreamBroke(ConnectionError):
+    """The connection between engine and SDK is gone."""
+
+
+class Wire:
+    """`app` behind a bad network. All that happens is drawn from `random`."""
+
+    def __init__(self, app: Any, random: Random, clock: VirtualClock) -> None:
+        self._app = app
+        self._random = random
+        self._clock = clock
+        self.delay_s = 0.0
+        """Chunks come up to this late."""
+        self.cuts = 0.0
+        """Probability that a chunk arrives in several parts."""
+        self.breaks = 0.0
+        """Probability that a stream breaks at a chunk."""
+        self.open_streams = 0
+        self.broken_streams = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if not scope["path"].startswith("/invoke/"):
+            await self._app(scope, receive, send)
+            return
+        stream = _Stream(self, self._random, receive, send)
+        self.open_streams += 1
+        try:
+            await self._app(scope, stream.receive, stream.send)
+        finally:
+            self.open_streams -= 1
+
+    async def pause(self) -> None:
+        if self.delay_s:
+            await asyncio.sleep(self._random.random() ** 3 * self.delay_s)
+
+    def in_our_time(self, kind: int, body: bytes) -> bytes:
+        """The frame with its point in time moved to the virtual clock."""
+        number = _TIME_FIELD.get(kind)
+        if number is None:
+            return frame(kind, body)
+        shift_ms = self._clock.now_ms() - time.time_ns() // 1_000_000
+        out = b""
+        for field, value in fields(body):
+            if field == number and isinstance(value, int) and value:
+                delay_ms = value + shift_ms - self._clock.now_ms()
+                value = self._clock.now_ms() + round(delay_ms / TICK_MS) * TICK_MS
+            out += uint(field, value) if isinstance(value, int) else data(field, value)
+        return frame(kind, out)
+
+
+class _Stream:
+    def __init__(self, wire: Wire, random: Random, receive: Any, send: Any) -> None:
+        self._wire = wire
+        self._random = random
+        self._receive = receive
+        self._send = send
+        self._decoder = Decoder()
+        self._waiting: list[dict[str, Any]] = []
+
+    async def receive(self) -> Any:
+        if not self._waiting:
+            event = await self._receive()
+            await self._wire.pause()
+            for part in self._parts(event.get("body", b"")):
+                self._waiting.append({**event, "body": part, "more_body": True})
+            self._waiting[-1]["more_body"] = event["more_body"]
+        return self._waiting.pop(0)
+
+    async def send(self, event: Any) -> None:
+        body: bytes = event.get("body", b"")
+        if event["type"] != "http.response.body" or not body:
+            await self._send(event)
+            return
+        body = b"".join([self._wire.in_our_time(*one) for one in self._decoder.feed(body)])
+        breaks = self._random.random() < self._wire.breaks
+        parts = self._parts(body) if body else []
+        if breaks:
+            parts = parts[: self._random.randrange(len(parts) + 1)]
+        for part in parts:
+            await self._wire.pause()
+            await self._send({**event, "body": part})
+        if breaks:
+            self._wire.broken_streams += 1
+            raise StreamBroke("the stream broke")
+
+    def _parts(self, body: bytes) -> list[bytes]:
+        if len(body) < 2 or self._random.random() >= self._wire.cuts:
+            return [body]
+        cuts = sorted(self._random.randrange(1, len(body)) for _ in range(self._random.randint(1, 3)))
+        return [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True) if b > a]
