@@ -19,6 +19,6 @@ INGRESS_URL = "http://127.0.0.1:8080"
 BATCH_MAX = 1_000
 """Invocations that one batch request may name."""
 
-ADMIN_TOKEN_VARIABLE = "HOLDFAST_ADMIN_TOKEN"
-INGRESS_TOKEN_VARIABLE = "HOLDFAST_INGRESS_TOKEN"
+ADMIN_TOKEN_VARIABLE = "HOLDFAST_ADMIN_TOKEN"  # noqa: S105 - a name
+INGRESS_TOKEN_VARIABLE = "HOLDFAST_INGRESS_TOKEN"  # noqa: S105 - a name
 """Where clients find the token to send, and `holdfast serve` one to ask for."""

@@ -183,9 +183,9 @@ def http_client(url: str, *, timeout_s: float | None, token: str | None = None) 
     Raises:
         InvalidRequest: no header can carry the token.
     """
-    # Loading the certificate store takes longer than everything else here; plain HTTP needs none. The system's store,
-    # which SSL_CERT_FILE replaces: the certificate of an engine is often of an authority of one's own.
-    verify = ssl.create_default_context() if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Loading the certificate store takes longer than everything else here; plain HTTP needs none. SSL_CERT_FILE names
+    # another store: the certificate of an engine is often of an authority of one's own.
+    verify = httpx.create_ssl_context() if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if token is not None and not (token.isascii() and token.isprintable()):
         raise InvalidRequest("the token has characters that no header can carry", hint="copy it again")
     headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -194,6 +194,9 @@ def http_client(url: str, *, timeout_s: float | None, token: str | None = None) 
 
 def unreachable(url: str, error: httpx.TransportError) -> EngineError:
     """What to raise when there was no answer."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        hint = "name the file of the authority that made it: SSL_CERT_FILE=ca.pem"
+        return EngineError(f"the certificate of {url} is not trusted", hint=hint)
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return EngineStopped(f"no engine answers at {url}", hint="start one: holdfast serve module:app")
     return EngineError(f"lost the engine at {url}: {error or type(error).__name__}", hint="is it still running?")

@@ -20,6 +20,7 @@ _NEXT = {
     "HF0101": "it may be purged, or its retention over; recent ones: holdfast invocations list",
     "HF0103": "see its status: holdfast invocations show {subject}",
     "HF0104": "to drop it before it starts: holdfast invocations cancel {subject}",
+    "HF0110": "make one: holdfast tokens create; then HOLDFAST_ADMIN_TOKEN (ingress: HOLDFAST_INGRESS_TOKEN) or --token",
 }
 """What a person at a terminal can do next, for errors that arrive over HTTP without a hint."""
 

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from holdfast.admin.api import ADMIN_TOKEN_VARIABLE, INGRESS_TOKEN_VARIABLE
 from holdfast.cli.loading import load_app
 from holdfast.cli.output import json_option, talk
 from holdfast.cli.services import services_table
+from holdfast.cli.tokens import tokens_file_option
+from holdfast.config import CREDENTIAL_HEADERS, EngineConfig, SecurityConfig
 
 if TYPE_CHECKING:
     from holdfast.server import Serving
@@ -21,12 +24,67 @@ logger = logging.getLogger("holdfast.serve")
 
 @click.command()
 @click.argument("app", metavar="MODULE:APP")
-@click.option("--db", default="holdfast.db", show_default=True, help="SQLite file; made when missing.")
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; neither API checks who calls."
+    "--db", envvar="HOLDFAST_DB", default="holdfast.db", show_default=True, help="SQLite file; made when missing."
 )
-@click.option("--ingress-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: a free one.")
-@click.option("--admin-port", type=click.IntRange(0, 65535), default=9070, show_default=True, help="0: a free one.")
+@click.option(
+    "--host",
+    envvar="HOLDFAST_HOST",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. Other machines are let in only with tokens: holdfast tokens create.",
+)
+@click.option("--admin-host", envvar="HOLDFAST_ADMIN_HOST", help="Address of the admin API.  [default: as --host]")
+@click.option(
+    "--ingress-port",
+    envvar="HOLDFAST_INGRESS_PORT",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="0: a free one.",
+)
+@click.option(
+    "--admin-port",
+    envvar="HOLDFAST_ADMIN_PORT",
+    type=click.IntRange(0, 65535),
+    default=9070,
+    show_default=True,
+    help="0: a free one.",
+)
+@tokens_file_option
+@click.option("--insecure", envvar="HOLDFAST_INSECURE", is_flag=True, help="Let other machines in without tokens.")
+@click.option("--tls-cert", envvar="HOLDFAST_TLS_CERT", help="PEM file: serve both APIs over TLS.")
+@click.option("--tls-key", envvar="HOLDFAST_TLS_KEY", help="PEM file.  [default: in --tls-cert]")
+@click.option(
+    "--allow-host",
+    "allowed_hosts",
+    envvar="HOLDFAST_ALLOW_HOST",
+    multiple=True,
+    metavar="NAME",
+    help="A name, besides localhost, by which this engine is called when it asks for no token.",
+)
+@click.option(
+    "--allow-origin",
+    "allowed_origins",
+    envvar="HOLDFAST_ALLOW_ORIGIN",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Web pages that may send requests: https://ui.example.com, or * for all.",
+)
+@click.option(
+    "--deny-headers",
+    envvar="HOLDFAST_DENY_HEADERS",
+    metavar="A,B",
+    default=",".join(CREDENTIAL_HEADERS),
+    show_default=True,
+    help="Request headers that are neither stored nor shown to handlers.",
+)
+@click.option(
+    "--allow-headers",
+    envvar="HOLDFAST_ALLOW_HEADERS",
+    metavar="A,B",
+    help="The only request headers that are stored and shown.  [default: all not denied]",
+)
 @click.option(
     "--durability",
     type=click.Choice(["full", "relaxed"]),
@@ -51,8 +109,17 @@ def serve(
     app: str,
     db: str,
     host: str,
+    admin_host: str | None,
     ingress_port: int,
     admin_port: int,
+    tokens_file: str | None,
+    insecure: bool,
+    tls_cert: str | None,
+    tls_key: str | None,
+    allowed_hosts: tuple[str, ...],
+    allowed_origins: tuple[str, ...],
+    deny_headers: str,
+    allow_headers: str | None,
     durability: Literal["full", "relaxed"],
     drain_s: float,
     log_format: Literal["console", "json"],
@@ -71,8 +138,26 @@ def serve(
     from holdfast import logs
 
     logs.configure(log_format, log_level)
+    try:
+        config = EngineConfig(
+            durability=durability,
+            drain_ms=int(drain_s * 1_000),
+            allowed_origins=allowed_origins,
+            stored_headers_deny=_names(deny_headers),
+            stored_headers_allow=None if allow_headers is None else _names(allow_headers),
+        )
+        security = SecurityConfig(
+            insecure=insecure,
+            tokens_file=tokens_file,
+            ingress_token=os.environ.get(INGRESS_TOKEN_VARIABLE) or None,
+            admin_token=os.environ.get(ADMIN_TOKEN_VARIABLE) or None,
+            allowed_hosts=allowed_hosts,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     application = load_app(app)
-    from holdfast.config import EngineConfig
     from holdfast.server import serve as run
 
     def announce(serving: Serving) -> None:
@@ -89,12 +174,18 @@ def serve(
                 application,
                 db=db,
                 host=host,
+                admin_host=admin_host,
                 ingress_port=ingress_port,
                 admin_port=admin_port,
-                config=EngineConfig(durability=durability, drain_ms=int(drain_s * 1_000)),
+                config=config,
+                security=security,
                 on_ready=announce,
             )
         )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip().lower() for name in text.split(",") if name.strip())
 
 
 def _loop_factory() -> Any:

@@ -125,7 +125,14 @@ def _document(token: Token) -> dict[str, Any]:
 
 def _table(found: list[Token]) -> str:
     rows: list[Sequence[str]] = [
-        (token.id, token.name, token.scope, _status(token), _instant(token.created_at_ms), _instant(token.expires_at_ms))
+        (
+            token.id,
+            token.name,
+            token.scope,
+            _status(token),
+            _instant(token.created_at_ms),
+            _instant(token.expires_at_ms),
+        )
         for token in found
     ]
     return table(("ID", "NAME", "SCOPE", "STATUS", "CREATED", "EXPIRES"), rows)

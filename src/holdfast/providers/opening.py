@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import weakref
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from holdfast.providers import registry
@@ -37,7 +37,7 @@ async def open_provider(name: str, *, config: Configuration | None = None, **set
     known = {setting.name for setting in registry.settings(name)}
     others = {key: value for key, value in settings.items() if key not in known}
     flags = {
-        f"workflow.{name}.{key}": os.fspath(value) if isinstance(value, os.PathLike) else value
+        f"workflow.{name}.{key}": str(value) if isinstance(value, Path) else value
         for key, value in settings.items()
         if key in known and value is not None
     }

@@ -21,8 +21,8 @@ from holdfast.core.machine import Machine
 from holdfast.core.model import Completion, Failure, Invocation, Receipt, Status
 from holdfast.core.results import completion_of
 from holdfast.errors import (
-    DiskFull,
     CallerError,
+    DiskFull,
     EngineError,
     EngineStopped,
     InvalidApp,
@@ -95,6 +95,9 @@ class EngineRuntime(Operations):
         self.config = config or EngineConfig()
         self.path = None if str(db) == ":memory:" else Path(db).absolute()
         self._app = cast(AsgiApp | None, app)
+        self._endpoints = Endpoints(
+            ca_file=self.config.endpoint_ca_file, connect_timeout_s=self.config.connect_timeout_ms / 1000
+        )
         self._clock = clock or SystemClock()
         self._entropy = entropy
         self._state = "new"
@@ -122,11 +125,8 @@ class EngineRuntime(Operations):
             with sigterm_kept():
                 manifest = await fetch_manifest(self._app)
             check_app(discovery.parse_manifest(manifest), self.config)  # before a database is made for nothing
-        self._endpoints = Endpoints(
-            ca_file=self.config.endpoint_ca_file,
-            identity_key=self.config.identity_key_file,
-            connect_timeout_s=self.config.connect_timeout_ms / 1000,
-        )
+        if self.config.identity_key_file is not None:
+            self._endpoints.sign_with(self.config.identity_key_file)
         self._loop = asyncio.get_running_loop()
         if self.path is not None:
             self._owner = Owner(self.path)
@@ -263,6 +263,7 @@ class EngineRuntime(Operations):
             self.stopped.set()
         else:
             await self.stopped.wait()
+        await self._endpoints.closed()
 
     def _failed(self, failure: EngineError) -> None:
         self.failure = failure

@@ -229,7 +229,7 @@ class Processor:
             self._settle()
         else:
             self.disk_full = None
-            self.fail(failure)
+            self.fail(disk_full(is_final=True))
 
     def fail(self, failure: EngineError) -> None:
         """End the engine."""

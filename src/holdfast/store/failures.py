@@ -25,12 +25,18 @@ def is_full(error: BaseException, connection: apsw.Connection) -> bool:
     # SQLite knows a full disk by ENOSPC; a quota or a limit on file sizes is an I/O error to it.
     return (
         isinstance(error, apsw.IOError)
-        and error.extendedresult == apsw.SQLITE_IOERR_WRITE
+        and getattr(error, "extendedresult", None) == apsw.SQLITE_IOERR_WRITE
         and connection.system_errno in _NO_SPACE
     )
 
 
-def disk_full() -> DiskFull:
+def disk_full(*, is_final: bool = False) -> DiskFull:
+    """
+    Args:
+        is_final: the engine has stopped over it.
+    """
+    if is_final:
+        return DiskFull("the disk is full; the engine has stopped", hint="free space and start it again: it goes on")
     return DiskFull(
         "the disk is full: this was not accepted, nor will anything be until there is space",
         hint="free space; the engine notices and goes on by itself. Repeat the request then",

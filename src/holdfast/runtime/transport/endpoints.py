@@ -24,27 +24,31 @@ class Endpoints:
     """Opens attempts. Connections to an endpoint are made at its first request and kept.
 
     Args:
-        tls: For https endpoints; None trusts the system's authorities.
-        identity_key: File of the key that requests are signed with.
+        ca_file: Authorities that https endpoints may have certificates of; None means those of the system.
         connect_timeout_s: Seconds.
-    Raises:
-        InvalidRequest: the key file.
     """
 
-    def __init__(
-        self, *, ca_file: str | None = None, identity_key: str | None = None, connect_timeout_s: float = 10.0
-    ) -> None:
+    def __init__(self, *, ca_file: str | None = None, connect_timeout_s: float = 10.0) -> None:
         self._apps: dict[str, _App] = {}
         self._endpoints: dict[str, Endpoint] = {}
+        self._retired: list[Endpoint] = []
         self._ca_file = ca_file
         self._tls: ssl.SSLContext | None = None
         self._connect_timeout_s = connect_timeout_s
         self._closing: set[asyncio.Task[None]] = set()
         self.identity: Identity | None = None
-        if identity_key is not None:
-            from holdfast.runtime.transport.identity import Identity
 
-            self.identity = Identity(identity_key)
+    def sign_with(self, identity_key: str) -> None:
+        """Sign every request from now on.
+
+        Args:
+            identity_key: File of an Ed25519 private key.
+        Raises:
+            InvalidRequest: it holds none.
+        """
+        from holdfast.runtime.transport.identity import Identity
+
+        self.identity = Identity(identity_key)
 
     def add_app(self, name: str, app: AsgiApp) -> None:
         self._apps[name] = _App(app)
@@ -116,14 +120,21 @@ class Endpoints:
         endpoint = self._endpoints.pop(deployment_id, None)
         if endpoint is not None:
             endpoint.retire()
+            self._retired.append(endpoint)
+
+    async def closed(self) -> None:
+        """Wait until connections are closed."""
+        if self._closing:
+            await asyncio.wait(self._closing)
 
     def close(self) -> None:
-        """Close every connection, at once."""
-        for endpoint in self._endpoints.values():
+        """Close every connection; `closed` waits for it."""
+        for endpoint in [*self._endpoints.values(), *self._retired]:
             task = asyncio.get_running_loop().create_task(endpoint.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
         self._endpoints.clear()
+        self._retired.clear()
 
 
 class _App:

@@ -18,6 +18,7 @@ import h2.exceptions
 import h2.settings
 
 CONNECT_TIMEOUT_S = 10.0
+GOODBYE_S = 1.0
 KEEP_ALIVE_S, KEEP_ALIVE_TIMEOUT_S = 40.0, 20.0
 IDLE_S = 300.0
 STREAMS_MAX = 128
@@ -117,6 +118,8 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._is_pinged = False
+        self.lost: asyncio.Future[None] = self._loop.create_future()
+        """Done when the socket is closed."""
 
     @property
     def has_room(self) -> bool:
@@ -193,6 +196,15 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lose(f"connection lost: {exc}" if exc else "connection closed by the endpoint")
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    async def wait_closed(self) -> None:
+        """Wait until the socket is closed, also if the endpoint does not play along."""
+        done, _ = await asyncio.wait([self.lost], timeout=GOODBYE_S)
+        if not done:
+            self._transport.abort()
+            await self.lost
 
     def _handle(self, event: Any) -> None:
         if isinstance(event, h2.events.DataReceived):
@@ -276,7 +288,7 @@ class Pool:
             Unreachable, NotHttp2: there is none, and none can be made.
         """
         while True:
-            self._connections = [c for c in self._connections if c.is_open]
+            self._connections = [c for c in self._connections if not c.lost.done()]
             for connection in self._connections:
                 if connection.has_room:
                     return connection
@@ -312,10 +324,12 @@ class Pool:
         for connection in self._connections:
             connection.retire()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close every connection."""
         if self._connecting is not None:
             self._connecting.cancel()
-        for connection in self._connections:
+        connections, self._connections = self._connections, []
+        for connection in connections:
             connection.close()
-        self._connections = []
+        for connection in connections:
+            await connection.wait_closed()

@@ -207,7 +207,7 @@ class Endpoint:
 
     async def close(self) -> None:
         """Close its connections."""
-        self._pool.close()
+        await self._pool.close()
         if self._client is not None:
             await self._client.aclose()
 
