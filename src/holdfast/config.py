@@ -73,12 +73,29 @@ class EngineConfig:
     stored_headers_allow: tuple[str, ...] | None = None
     """Request headers that the ingress stores and shows to handlers, if they are not denied; None means all."""
 
+    query_timeout_ms: int = 30_000
+    """How long one SQL query may take, its wait for others included."""
+
+    query_rows_max: int = 100_000
+    """Most rows one SQL query may give."""
+
+    query_memory_bytes_max: int = 256 << 20
+    """Memory of one SQL query: of its result, and of what it sorts, groups and joins. Nothing of it is written to disk."""
+
     def __post_init__(self) -> None:
         if self.durability not in ("full", "relaxed"):
             raise ValueError(f"durability must be 'full' or 'relaxed', not {self.durability!r}")
         if not 5 <= self.protocol_version_max <= 7:
             raise ValueError(f"protocol_version_max must be 5, 6 or 7, not {self.protocol_version_max}")
-        for name in ("attempts_max", "body_bytes_max", "cleanup_interval_ms", "connect_timeout_ms"):
+        for name in (
+            "attempts_max",
+            "body_bytes_max",
+            "cleanup_interval_ms",
+            "connect_timeout_ms",
+            "query_timeout_ms",
+            "query_rows_max",
+            "query_memory_bytes_max",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("suspend_after_ms", "eager_state_bytes_max", "drain_ms"):

@@ -28,7 +28,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from hypercorn.config import Config
 
 logger = logging.getLogger("holdfast.endpoint")
+logger.getChild("hypercorn").setLevel(logging.WARNING)  # below that, it only repeats what we say
 
 PORT = 9080
 """Where a Restate server looks for services by custom."""
@@ -102,31 +103,32 @@ async def run_endpoint(
     host: str = "127.0.0.1",
     port: int = PORT,
     drain_s: float = DRAIN_S,
-    on_ready: Callable[[Endpoint], None] | None = None,
+    on_ready: Callable[[Endpoint], Awaitable[None] | None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then stop as `serve_endpoint` does. A second signal ends the process at once.
 
     Args, Raises: as `serve_endpoint`.
-        on_ready: Called once, when requests are answered.
+        on_ready: Called once, when requests are answered; awaited if it is a coroutine function. If it raises, the
+            endpoint stops and the error is raised here.
     """
     with _stop_on_signal(drain_s) as (stop, claim):
         # The SDK installs a SIGTERM handler of its own at its first request, in place of ours.
         tracked = _Tracked(app, before_request=claim)
         async with _serve(tracked, host, port, drain_s) as endpoint:
-            if on_ready is not None:
-                on_ready(endpoint)
+            if on_ready is not None and (waiting := on_ready(endpoint)) is not None:
+                await waiting
             await stop.wait()
 
 
 @contextlib.asynccontextmanager
 async def _serve(tracked: _Tracked, host: str, port: int, drain_s: float) -> AsyncGenerator[Endpoint]:
-    from hypercorn.asyncio import serve
+    serve: Any = importlib.import_module("hypercorn.asyncio").serve  # its types are partly unknown
 
     with _listening(host, port) as listener:
         endpoint = Endpoint(host, listener.getsockname()[1])
         stop = asyncio.Event()
         serving = asyncio.create_task(
-            serve(cast("Any", tracked), _config(listener, drain_s), shutdown_trigger=stop.wait, mode="asgi")
+            serve(tracked, _config(listener, drain_s), shutdown_trigger=stop.wait, mode="asgi")
         )
         try:
             await _ready(serving, endpoint)
@@ -157,7 +159,7 @@ def _config(listener: socket.socket, drain_s: float) -> Config:
     config.graceful_timeout = drain_s + 2 * _CLOSE_S
     config.include_server_header = False
     config.accesslog = None
-    config.errorlog = logger
+    config.errorlog = logger.getChild("hypercorn")
     return config
 
 
@@ -308,12 +310,13 @@ def _stop_on_signal(drain_s: float) -> Generator[tuple[asyncio.Event, Callable[[
         loop.remove_signal_handler(signal.SIGINT)
 
 
-def load(reference: str, environment: Mapping[str, str] = os.environ) -> Any:
+def load(reference: str, path: str = "", environment: Mapping[str, str] = os.environ) -> Any:
     """Import `module:attribute` and make an application of it, if it is none yet.
 
     Args:
         reference: names what `restate.app([...])` returned, or a service, or a list of services. Services are bound with
             the identity keys of the environment.
+        path: where the SDK's application is mounted in it.
         environment: may have `RESTATE_IDENTITY_KEYS`.
     Raises:
         SystemExit: keys are set, but the application is already built and answers requests that nobody signed.
@@ -330,7 +333,7 @@ def load(reference: str, environment: Mapping[str, str] = os.environ) -> Any:
         target = [target]
     if isinstance(target, list | tuple):
         return restate.app(cast("Any", target), identity_keys=keys or None)
-    if keys and not asyncio.run(_refuses_unsigned(target)):
+    if keys and not asyncio.run(refuses_unsigned(target, path)):
         sys.exit(
             f"error: {IDENTITY_KEYS_VARIABLE} is set, but {reference} answers anybody\n"
             f"next: restate.app([...], identity_keys=os.environ['{IDENTITY_KEYS_VARIABLE}'].split(','))"
@@ -338,8 +341,13 @@ def load(reference: str, environment: Mapping[str, str] = os.environ) -> Any:
     return target
 
 
-async def _refuses_unsigned(app: Any) -> bool:
-    """Whether a call without a signature is answered 401."""
+async def refuses_unsigned(app: Any, path: str = "") -> bool:
+    """Whether a call without a signature is answered 401.
+
+    Args:
+        app: an ASGI application.
+        path: where the SDK's application is mounted in it.
+    """
     statuses: list[int] = []
     events = [{"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
 
@@ -351,7 +359,7 @@ async def _refuses_unsigned(app: Any) -> bool:
             statuses.append(message["status"])
 
     scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "2", "method": "GET", "scheme": "http"}
-    scope |= {"path": "/discover", "raw_path": b"/discover", "root_path": "", "query_string": b""}
+    scope |= {"path": f"{path}/discover", "raw_path": f"{path}/discover".encode(), "root_path": "", "query_string": b""}
     scope |= {"headers": [(b"accept", b"application/vnd.restate.endpointmanifest.v3+json")], "client": None}
     await app(scope | {"server": None}, receive, send)
     return statuses == [401]
@@ -376,6 +384,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--port", type=int, default=int(environment_port or PORT), help=f"0: a free one ($PORT, else {PORT})"
     )
+    parser.add_argument("--path", default="", help="where the application is mounted, e.g. /restate (at the root)")
     parser.add_argument("--drain", type=float, default=DRAIN_S, help=f"seconds to finish after SIGTERM ({DRAIN_S:g})")
     parser.add_argument("--check", metavar="URL", help="only ask the endpoint at URL for its health; exit 0 or 1")
     arguments = parser.parse_args(argv)
@@ -384,8 +393,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments.reference:
         parser.error("name the application: module:attribute")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("hypercorn").setLevel(logging.WARNING)
-    app = load(arguments.reference)
+    app = load(arguments.reference, arguments.path)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(

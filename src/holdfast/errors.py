@@ -9,7 +9,9 @@
     │   ├── InvalidRequest
     │   ├── InvocationFailed
     │   ├── Unauthorized
-    │   └── Forbidden
+    │   ├── Forbidden
+    │   ├── QueryRefused
+    │   └── QueryLimited
     ├── DeploymentError      fix the application
     │   ├── InvalidApp
     │   ├── InvalidManifest
@@ -21,7 +23,8 @@
         ├── DiskFull
         ├── CannotListen
         ├── UnsafeAddress
-        └── InvalidSetting
+        ├── InvalidSetting
+        └── SqlNotInstalled
 
 Each carries `code` (explained in docs/errors.md; a test keeps the two in step) and `hint`: what to do next.
 """
@@ -116,6 +119,26 @@ class Forbidden(CallerError):
     status = 403
 
 
+class QueryRefused(CallerError):
+    """The SQL is wrong, asks for what is not there, or would do more than read."""
+
+    code = "HF0120"
+
+    def __init__(self, message: str, *, status: int = 400, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class QueryLimited(CallerError):
+    """The query takes more time or memory, or gives more rows, than one may."""
+
+    code = "HF0121"
+
+    def __init__(self, message: str, *, status: int = 400, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
 class DeploymentError(HoldfastError):
     """The application, not the request, must be changed."""
 
@@ -198,3 +221,10 @@ class InvalidSetting(EngineError):
     """A file or setting that guards the server cannot be used: tokens, certificate, key. Nothing was opened."""
 
     code = "HF0311"
+
+
+class SqlNotInstalled(EngineError):
+    """SQL introspection needs the extra `holdfast[sql]` where the engine runs. Everything else works without."""
+
+    code = "HF0320"
+    status = 501

@@ -98,8 +98,8 @@ async def serve(
     admin_host = host if admin_host is None else admin_host
     tls = None if security.tls_cert is None else server_context(security.tls_cert, security.tls_key)
     gates = _gates(db, security)
-    check_exposure(host, gates["ingress"], insecure=security.insecure, has_tls=tls is not None)
-    check_exposure(admin_host, gates["admin"], insecure=security.insecure, has_tls=tls is not None)
+    for address, gate in ((host, gates["ingress"]), (admin_host, gates["admin"])):
+        check_exposure(address, gate, db=str(db), insecure=security.insecure, has_tls=tls is not None)
     with (
         _listening(host, ingress_port, "ingress") as ingress_socket,
         _listening(admin_host, admin_port, "admin") as admin_socket,

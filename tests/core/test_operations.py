@@ -372,7 +372,7 @@ def test_purging_by_the_cleaner_answers_nobody():
 def test_retention_by_kind_of_invocation():
     world = World()
     retention = {
-        world.submit("OutputOnly/run"): (0, 0),
+        world.submit("OutputOnly/run"): (60_000, 0),
         world.submit("OutputOnly/run", idempotency_key="i"): (60_000, 0),
         world.submit("Plain/run"): (86_400_000, 86_400_000),
         world.submit("Fleeting/run", "w"): (0, 0),

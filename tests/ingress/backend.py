@@ -6,16 +6,16 @@ import asyncio
 import http.client
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import urlsplit
 
-import uvicorn
-
-from holdfast import Engine
-from holdfast.ingress.app import create_ingress
+from holdfast.config import EngineConfig
+from holdfast.server import Serving, serve
 from tests.ingress.sample_app import make_app
-from tests.support.restate_server import free_ports, running_restate
+from tests.support.restate_server import running_restate
 
 BODY_BYTES_MAX = 64 * 1024
 """Small, so that the table can go over it."""
@@ -74,56 +74,55 @@ def _exchange(url: str, ask: Ask) -> Got:
 
 
 @contextmanager
-def restate_backend() -> Iterator[Backend]:
-    """A real server with the sample application."""
+def restate_backend(app: Any = None) -> Iterator[Backend]:
+    """A real server with the sample application, or another."""
     env = {"RESTATE_INGRESS__REQUEST_SIZE_LIMIT": str(BODY_BYTES_MAX)}
-    with running_restate(make_app(), env=env) as server:
+    with running_restate(make_app() if app is None else app, env=env) as server:
         yield Backend("restate", server.ingress_url, server.admin_url)
 
 
+AS_RESTATE = EngineConfig(body_bytes_max=BODY_BYTES_MAX, allowed_origins=("*",), stored_headers_deny=())
+"""What a Restate server does to every page and with every header, holdfast does when it is told to."""
+
+
 @contextmanager
-def holdfast_backend() -> Iterator[Backend]:
-    """Our engine with the sample application, served by uvicorn from a thread."""
-    ports = free_ports(2)
-    is_up, stop = threading.Event(), asyncio.Event()
-    failures: list[Exception] = []
+def holdfast_backend(app: Any = None, config: EngineConfig = AS_RESTATE) -> Iterator[Backend]:
+    """Our server with the sample application, or another, in a thread."""
+    ready: Future[Serving] = Future()
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
+        stop = asyncio.Event()
 
-        def run() -> None:
+        async def run() -> None:
+            serving = asyncio.create_task(
+                serve(
+                    make_app() if app is None else app,
+                    db=":memory:",
+                    ingress_port=0,
+                    admin_port=0,
+                    config=replace(config, drain_ms=0),
+                    on_ready=ready.set_result,
+                )
+            )
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                serving.result()
+            serving.cancel()
+            with suppress(asyncio.CancelledError):
+                await serving
+
+        def thread_main() -> None:
             try:
-                runner.run(_serve_holdfast(ports[0], ports[1], is_up, stop))
+                runner.run(run())
             except Exception as error:  # noqa: BLE001  # raised in the test's thread
-                failures.append(error)
-            finally:
-                is_up.set()
+                ready.set_exception(error)
 
-        thread = threading.Thread(target=run, name="holdfast", daemon=True)
+        thread = threading.Thread(target=thread_main, name="holdfast", daemon=True)
         thread.start()
-        is_up.wait()
         try:
-            if not failures:
-                yield Backend("holdfast", f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}")
+            served = ready.result(ANSWER_TIMEOUT_S)
+            yield Backend("holdfast", served.ingress_url, served.admin_url)
         finally:
             loop.call_soon_threadsafe(stop.set)
             thread.join()
-    if failures:
-        raise failures[0]
-
-
-async def _serve_holdfast(ingress_port: int, admin_port: int, is_up: threading.Event, stop: asyncio.Event) -> None:
-    async with Engine(make_app(), db=":memory:") as engine:
-        ingress = create_ingress(engine, body_bytes_max=BODY_BYTES_MAX)
-        servers = [
-            uvicorn.Server(uvicorn.Config(app, port=port, lifespan="off", log_level="error", http="httptools"))
-            for port, app in {ingress_port: ingress, admin_port: engine.admin}.items()
-        ]
-        serving = [asyncio.create_task(server._serve()) for server in servers]  # `serve` would take over the signals
-        while not all(server.started for server in servers):
-            await asyncio.sleep(0.005)  # uvicorn has no event for it
-        is_up.set()
-        await stop.wait()
-        for server in servers:
-            server.should_exit = True
-        await engine.stop(drain_ms=0)
-        await asyncio.gather(*serving)

@@ -6,9 +6,9 @@ import json
 import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
-from tests.ingress.backend import Ask, Backend, Got
+from tests.ingress.backend import Ask, Got
 
 JSON = "application/json"
 CORS = {
@@ -62,6 +62,14 @@ class Differs:
     why: str
 
 
+class Asked(Protocol):
+    """What answers: a `Backend`, however it is reached."""
+
+    @property
+    def name(self) -> str: ...
+    def ask(self, ask: Ask) -> Got: ...
+
+
 Step = tuple[Ask, Expect | Differs]
 
 
@@ -100,7 +108,7 @@ def failed(
     return Expect(status or code, headers, None, invocation=invocation, expires=expires, error=error)
 
 
-def play(backend: Backend, steps: list[Step]) -> None:
+def play(backend: Asked, steps: list[Step]) -> None:
     """Send the requests of a row one after the other and compare every answer."""
     ids: dict[str, str] = {}
     for ask, expected in steps:

@@ -9,7 +9,7 @@ import pytest
 from holdfast.core.model import Failure, Receipt
 from holdfast.errors import InvalidRequest
 from holdfast.ingress import responses
-from holdfast.ingress.rules import check_input, delay_and_limit_key, header_fields, stored_headers
+from holdfast.ingress.rules import StoredHeaders, check_input, delay_and_limit_key, header_fields
 from holdfast.ingress.targets import IdempotentTarget, InvocationTarget, Target, WorkflowTarget, parse_target
 from holdfast.protocol.discovery import InputRules
 
@@ -67,12 +67,32 @@ def test_headers_that_are_stored() -> None:
             (b"idempotency-expires", b"x"),
         ]
     )
-    assert stored_headers(fields, "/S/h?x") == [("x-restate-ingress-path", "/S/h?x"), ("x-a", "1"), ("x-b", "")]
+    assert StoredHeaders().of(fields, "/S/h?x") == [("x-restate-ingress-path", "/S/h?x"), ("x-a", "1"), ("x-b", "")]
 
 
 def test_a_header_that_is_not_ascii() -> None:
     with pytest.raises(InvalidRequest, match="bad header x-b: "):
-        stored_headers({b"x-a": b"1", b"x-b": "é".encode()}, "/S/h")
+        StoredHeaders().of({b"x-a": b"1", b"x-b": "é".encode()}, "/S/h")
+
+
+STORED = {  # deny, allow -> what is stored of a, b and c
+    "all": ((), None, "abc"),
+    "denied": (("b",), None, "ac"),
+    "allowed": ((), ("a", "C "), "ac"),
+    "denied and allowed": (("A",), ("a", "b"), "b"),
+    "nothing": ((), (), ""),
+}
+
+
+@pytest.mark.parametrize("case", STORED)
+def test_headers_that_are_denied_or_allowed(case: str) -> None:
+    deny, allow, expected = STORED[case]
+    fields = {b"a": b"1", b"b": b"2", b"c": b"3"}
+    assert "".join(name for name, _ in StoredHeaders(deny, allow).of(fields, "/")[1:]) == expected
+
+
+def test_a_denied_header_may_hold_anything() -> None:
+    assert StoredHeaders(["x-b"]).of({b"x-b": "é".encode()}, "/S/h") == [("x-restate-ingress-path", "/S/h")]
 
 
 QUERIES = {

@@ -100,7 +100,9 @@ def test_cancelled_before_it_started(backend: Backend) -> None:
 def test_a_caller_who_hangs_up_does_not_stop_the_invocation(backend: Backend) -> None:
     url = urlsplit(backend.ingress_url)
     body = b'"gone"'
-    head = f"POST /S/gate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    head = (
+        f"POST /S/gate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    )
     with socket.create_connection((url.hostname, url.port), timeout=ANSWER_TIMEOUT_S) as connection:
         connection.sendall(head.encode() + b"idempotency-key: gone\r\n\r\n" + body)
         awakeable = announced(backend, "gone")

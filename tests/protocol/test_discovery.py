@@ -85,7 +85,6 @@ def test_handler_types(ty: str, declared: str | None, expected: str | None, excl
         ("SERVICE", "WORKFLOW"),
         ("VIRTUAL_OBJECT", "WORKFLOW"),
         ("WORKFLOW", "EXCLUSIVE"),
-        ("SERVICE", "NONSENSE"),
     ],
 )
 def test_handler_types_that_do_not_fit(ty: str, declared: str):
@@ -151,12 +150,13 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize(("name", "attribute", "default"), [(k, *v) for k, v in SETTINGS.items()])
-def test_a_handler_setting_beats_the_service_setting_beats_the_default(name: str, attribute: str, default: object):
+def test_a_handler_setting_beats_the_service_setting_beats_the_default(name: str, attribute: str, default: int):
+    low, high = type(default)(0), type(default)(1)
     assert getattr(handler(), attribute) == default
-    assert getattr(handler(**_set(name, 1)), attribute) == 1
-    assert getattr(handler({name: 0}, **_set(name, 1)), attribute) == 0
-    assert getattr(parsed(service(**_set(name, 1))), attribute) == 1
-    assert handler({name: 0}, **_set(name, 1)).overrides == {name: 0}
+    assert getattr(handler(**_set(name, high)), attribute) == high
+    assert getattr(handler({name: low}, **_set(name, high)), attribute) == low
+    assert getattr(parsed(service(**_set(name, high))), attribute) == high
+    assert handler({name: low}, **_set(name, high)).overrides == {name: low}
 
 
 RETRIES = {
@@ -227,25 +227,31 @@ def test_handler_names_that_are_refused(name: str):
 REFUSED = {
     "not JSON": (b"{", "not JSON"),
     "not UTF-8": (b"\xff", "not JSON"),
-    "not an object": (b"[]", "not a JSON object"),
-    "no services": (b'{"minProtocolVersion": 5, "maxProtocolVersion": 6}', "lacks or garbles"),
-    "no versions": (b'{"services": []}', "lacks or garbles"),
-    "version is no number": (manifest(minProtocolVersion="x"), "lacks or garbles"),
-    "service is no object": (manifest("S"), "lacks or garbles"),
-    "service without name": (manifest({"ty": "SERVICE", "handlers": []}), "lacks or garbles"),
-    "service without handlers": (manifest({"ty": "SERVICE", "name": "S"}), "lacks or garbles"),
-    "unknown service type": (manifest(service("ACTOR")), "unknown type"),
-    "handler is no object": (manifest({"name": "S", "ty": "SERVICE", "handlers": [5]}), "lacks or garbles"),
-    "input is no object": (manifest(service("SERVICE", {"name": "h", "input": "x"})), "lacks or garbles"),
-    "output is no object": (manifest(service("SERVICE", {"name": "h", "output": 5})), "lacks or garbles"),
+    "not an object": (b"[]", "the manifest must be a JSON object"),
+    "no services": (b'{"minProtocolVersion": 5, "maxProtocolVersion": 6}', "the manifest has no field 'services'"),
+    "no versions": (b'{"services": []}', "has no field 'minProtocolVersion'"),
+    "version is no number": (manifest(minProtocolVersion="x"), "minProtocolVersion must be a number from 1, not 'x'"),
+    "service is no object": (manifest("S"), "a service must be a JSON object"),
+    "service without name": (manifest({"ty": "SERVICE", "handlers": []}), "a service has no field 'name'"),
+    "service without handlers": (manifest({"ty": "SERVICE", "name": "S"}), "a service has no field 'handlers'"),
+    "unknown service type": (manifest(service("ACTOR")), "ty must be one of SERVICE, VIRTUAL_OBJECT, WORKFLOW"),
+    "handler is no object": (
+        manifest({"name": "S", "ty": "SERVICE", "handlers": [5]}),
+        "a handler of S must be a JSON",
+    ),
+    "input is no object": (manifest(service("SERVICE", {"name": "h", "input": "x"})), "input must be an object"),
+    "output is no object": (manifest(service("SERVICE", {"name": "h", "output": 5})), "output must be an object"),
     "content type without a slash": (
         manifest(service("SERVICE", {"name": "h", "input": {"contentType": "json"}})),
         "content type 'json' is not valid",
     ),
-    "duration is no number": (manifest(service("SERVICE", inactivityTimeout="soon")), "lacks or garbles"),
+    "duration is no number": (
+        manifest(service("SERVICE", inactivityTimeout="soon")),
+        "inactivityTimeout must be a number from 0",
+    ),
     "duration is infinite": (
         manifest(service("SERVICE", inactivityTimeout=0)).replace(b'Timeout": 0', b'Timeout": Infinity'),
-        "lacks or garbles",
+        "Infinity is no JSON value",
     ),
     "workflow retention on another handler": (
         manifest(service("WORKFLOW", {"name": "h", "ty": "SHARED", "workflowCompletionRetention": 1})),
@@ -261,8 +267,26 @@ REFUSED = {
     ),
     "unknown policy on max attempts": (
         manifest(service("SERVICE", retryPolicyOnMaxAttempts="EXPLODE")),
-        "lacks or garbles|EXPLODE",
+        "must be one of PAUSE, KILL, not 'EXPLODE'",
     ),
+    "unknown field": (manifest(more=1), "the manifest has an unknown field 'more'"),
+    "unknown field of a service": (manifest(service("SERVICE", more=1)), "a service has an unknown field 'more'"),
+    "unknown field of a handler": (
+        manifest(service("SERVICE", {"name": "h", "more": 1})),
+        "a handler of S has an unknown field 'more'",
+    ),
+    "unknown field of an input": (
+        manifest(service("SERVICE", {"name": "h", "input": {"more": 1}})),
+        "the input of S/h has an unknown field 'more'",
+    ),
+    "unknown field of an output": (
+        manifest(service("SERVICE", {"name": "h", "output": {"more": 1}})),
+        "the output of S/h has an unknown field 'more'",
+    ),
+    "no protocol mode": (manifest(protocolMode=None), "missing protocol mode"),
+    "versions upside down": (manifest(minProtocolVersion=6, maxProtocolVersion=5), "6 is above max 5"),
+    "half a character": (manifest(service("SERVICE", documentation="\ud800")), "not JSON"),
+    "nested without end": (b"[" * 100_000, "not JSON"),
 }
 
 
@@ -270,6 +294,45 @@ REFUSED = {
 def test_refused(body: bytes, words: str):
     with pytest.raises(InvalidManifest, match=words):
         parse_manifest(body)
+
+
+SCHEMAS = {
+    "anything": (True, None),
+    "nothing said": ({}, None),
+    "types": ({"type": ["string", "null"]}, None),
+    "a property called type": ({"properties": {"type": {"type": "string"}, "$ref": {"type": "string"}}}, None),
+    "a value that looks like a schema": ({"enum": [{"type": "kitten"}], "default": {"$ref": "x"}}, None),
+    "a reference inside": ({"$defs": {"A": {"items": {"$ref": "#/$defs/A"}}}}, None),
+    "no schema": ("x", "'x' is not of types"),
+    "unknown type": ({"type": "kitten"}, "'kitten' is no type"),
+    "one unknown type": ({"type": ["string", 5]}, "5 is no type"),
+    "external": ({"$ref": "https://example.com/a.json"}, "external reference https://example.com/a.json"),
+    "external, far inside": ({"anyOf": [{"items": {"properties": {"a": {"$ref": "b.json"}}}}]}, "reference b.json"),
+    "a list where schemas are named": ({"properties": []}, "properties must hold schemas"),
+    "unknown type of the rest": ({"additionalProperties": {"type": "kitten"}}, "'kitten' is no type"),
+}
+
+
+@pytest.mark.parametrize(("schema", "words"), SCHEMAS.values(), ids=SCHEMAS.keys())
+@pytest.mark.parametrize("side", ["input", "output"])
+def test_json_schemas(schema: Any, words: str | None, side: str):
+    raw = {side: {"contentType": "application/json", "jsonSchema": schema}}
+    if words is None:
+        spec = handler(raw)
+        assert (spec.input.json_schema if side == "input" else spec.output_json_schema) == schema
+    else:
+        with pytest.raises(InvalidManifest, match=f"the json schema for S/h {side} is invalid: .*{words}"):
+            handler(raw)
+
+
+def test_a_schema_without_end():
+    schema = json.loads('{"items": ' * 900 + "true" + "}" * 900)
+    with pytest.raises(InvalidManifest, match="nested too deeply|not JSON"):
+        handler({"input": {"contentType": "application/json", "jsonSchema": schema}})
+
+
+def test_for_ever_is_a_number_that_a_row_can_hold():
+    assert parsed(service(journalRetention=(1 << 64) - 1)).journal_retention_ms == 2_500_000 * DAY_MS
 
 
 _json = st.recursive(

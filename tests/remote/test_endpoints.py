@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,24 @@ async def test_more_attempts_at_once_than_one_connection_carries() -> None:
             for name in names:
                 await engine.resolve_awakeable(programs.awakeables[name], b'"yes"')
             assert await asyncio.gather(*waiting) == [f"take {name} v1, yes by v1" for name in names]
+
+
+async def test_an_endpoint_that_ends_its_connections_without_notice() -> None:
+    """Hypercorn does so after a number of requests, with others still under way."""
+    with serving_h2c(programs.app, requests_max=50) as url:
+        async with Engine(None) as engine:
+            await engine.register_deployment(url)
+            names = [f"n{number}" for number in range(200)]
+            answers = await asyncio.gather(*(call(engine, "Orders/quick", name) for name in names))
+            assert answers == [f"{name} by v1" for name in names]
+
+
+async def test_an_endpoint_that_takes_few_requests_at_a_time() -> None:
+    with serving_h2c(programs.app, streams_max=10) as url:
+        async with Engine(None) as engine:
+            await engine.register_deployment(url)
+            await asyncio.gather(*(call(engine, "Orders/quick", f"n{number}") for number in range(400)))
+            assert [info.id for info in engine.list_invocations(limit=1000) if engine.journal_events(info.id)] == []
 
 
 @HTTP_VERSIONS
@@ -303,6 +322,21 @@ async def test_typescript_goes_on_after_both_sides_were_restarted(
         assert await result(engine, invocation_id) == "lamp: late"
     second.process.kill()
     assert not any(line.startswith("awakeable") for line in second.rest())  # it was published once, by the first
+
+
+async def test_an_endpoint_that_renews_its_connections_finishes_what_it_has(typescript: Callable[..., Node]) -> None:
+    """As load balancers and graceful restarts do: it takes nothing new on the connection, and answers what it took."""
+    node = typescript()
+    async with Engine(None) as engine:
+        await engine.register_deployment(node.url)
+        invocation_id = await send(engine, "TsGreeter/approved", "lamp")
+        awakeable_id = await asyncio.to_thread(node.line, "awakeable")
+        node.process.send_signal(signal.SIGUSR2)
+        await asyncio.to_thread(node.line, "renewed")
+        assert await call(engine, "TsGreeter/greet", "Ada") == "Hello Ada, 3"
+        await engine.resolve_awakeable(awakeable_id, b'"yes"')
+        assert await result(engine, invocation_id) == "lamp: yes"
+        assert engine.journal_events(invocation_id) == []
 
 
 async def test_typescript_accepts_our_signature_and_nobody_elses(

@@ -49,4 +49,10 @@ const handler = restate.createEndpointHandler({
   identityKeys: process.env.KEY ? [process.env.KEY] : [],
 });
 const server = http2.createServer(handler);
+const sessions = new Set();
+server.on("session", (session) => sessions.add(session));
+process.on("SIGUSR2", () => {
+  sessions.forEach((session) => session.close());
+  console.log("renewed");
+});
 server.listen(0, "127.0.0.1", () => console.log(`port ${server.address().port}`));

@@ -66,7 +66,7 @@ class History:
     """(u, step) -> the value that was found in a journal at rest, and how long the ledger was then."""
 
     def look_at_rest(self, rows: Rows) -> None:
-        """The engine is not running: remember what is recorded, and compare with what was told so far."""
+        """No handler is running: remember which steps are recorded from now on."""
         for row in rows.invocations:
             for kind, body in rows.journal(row):
                 if kind != m.RUN_COMPLETION:
@@ -325,7 +325,6 @@ def judge_at_rest(history: History, rows: Rows) -> None:
     Raises:
         Violation: what was acknowledged is not there, or the rows do not fit together.
     """
-    history.look_at_rest(rows)
     for what in integrity(history, rows):
         raise Violation("integrity", what)
     for what in state_and_its_journal_entry_become_visible_together(history, rows):

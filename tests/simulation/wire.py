@@ -79,8 +79,10 @@ class _Stream:
         self._send = send
         self._decoder = Decoder()
         self._waiting: list[dict[str, Any]] = []
+        self._is_broken = False
 
     async def receive(self) -> Any:
+        self._check()
         if not self._waiting:
             event = await self._receive()
             await self._wire.pause()
@@ -89,7 +91,12 @@ class _Stream:
             self._waiting[-1]["more_body"] = event["more_body"]
         return self._waiting.pop(0)
 
+    def _check(self) -> None:
+        if self._is_broken:  # once gone, gone for good
+            raise StreamBroke("the stream broke")
+
     async def send(self, event: Any) -> None:
+        self._check()
         body: bytes = event.get("body", b"")
         if event["type"] != "http.response.body" or not body:
             await self._send(event)
@@ -104,7 +111,8 @@ class _Stream:
             await self._send({**event, "body": part})
         if breaks:
             self._wire.broken_streams += 1
-            raise StreamBroke("the stream broke")
+            self._is_broken = True
+            self._check()
 
     def _parts(self, body: bytes) -> list[bytes]:
         if len(body) < 2 or self._random.random() >= self._wire.cuts:

@@ -52,6 +52,16 @@ def test_its_log_is_as_private_as_the_file(tmp_path: Path):
     connection.close()
 
 
+def test_a_file_that_others_may_read_becomes_private(tmp_path: Path):
+    path = tmp_path / "app.db"
+    make(path, rows=1)
+    path.chmod(0o664)
+    connection = connect(path, fsync=False)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"app.db": 0o600, "app.db-wal": 0o600, "app.db-shm": 0o600}
+    connection.close()
+
+
 def test_an_empty_file_becomes_a_database(tmp_path: Path):
     path = tmp_path / "app.db"
     path.touch()

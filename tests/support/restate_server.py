@@ -160,7 +160,14 @@ def running_server(*, env: Mapping[str, str] | None = None, base_dir: Path | Non
 
 
 @contextmanager
-def serving_h2c(app: Any, *, port: int | None = None, tls: tuple[Path, Path] | None = None) -> Iterator[str]:
+def serving_h2c(
+    app: Any,
+    *,
+    port: int | None = None,
+    tls: tuple[Path, Path] | None = None,
+    streams_max: int = 2**31 - 1,
+    requests_max: int = 2**31 - 1,
+) -> Iterator[str]:
     """Serve an ASGI application over HTTP/2 (and HTTP/1.1), without TLS unless given; yields its URL.
 
     An object is served from a thread with a loop of its own; a reference `module:name` from a process of its own,
@@ -169,15 +176,17 @@ def serving_h2c(app: Any, *, port: int | None = None, tls: tuple[Path, Path] | N
     Args:
         port: a free one by default.
         tls: files of a certificate and its key; the URL is then one of `https://localhost`.
+        streams_max, requests_max: of one connection, at a time and altogether.
     """
     if port is None:
         [port] = free_ports(1)
-    with _app_in_process(app, port) if isinstance(app, str) else _app_in_thread(app, port, tls):
+    limits = (streams_max, requests_max)
+    with _app_in_process(app, port) if isinstance(app, str) else _app_in_thread(app, port, tls, limits):
         yield f"http://127.0.0.1:{port}" if tls is None else f"https://localhost:{port}"
 
 
 @contextmanager
-def _app_in_thread(app: Any, port: int, tls: tuple[Path, Path] | None) -> Iterator[None]:
+def _app_in_thread(app: Any, port: int, tls: tuple[Path, Path] | None, limits: tuple[int, int]) -> Iterator[None]:
     from hypercorn.asyncio import serve
 
     loop = asyncio.new_event_loop()
@@ -185,6 +194,7 @@ def _app_in_thread(app: Any, port: int, tls: tuple[Path, Path] | None) -> Iterat
 
     async def run() -> None:
         config = _hypercorn_config(port)
+        config.h2_max_concurrent_streams, config.keep_alive_max_requests = limits
         if tls is not None:
             config.certfile, config.keyfile = (str(file) for file in tls)
         await serve(app, config, mode="asgi", shutdown_trigger=stop.wait)

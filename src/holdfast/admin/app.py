@@ -22,6 +22,7 @@ from holdfast.admin.invocations import Invocations
 from holdfast.admin.registry import Registry
 from holdfast.admin.requests import RawPaths, Resource
 from holdfast.errors import CallerError, DeploymentRefused, EngineError, HoldfastError, InvalidManifest
+from holdfast.query import create_query_endpoint
 
 if TYPE_CHECKING:
     from holdfast.runtime.engine import EngineRuntime
@@ -78,6 +79,7 @@ def resources(engine: EngineRuntime, ingress_url: str | None, version_number: in
         "/services/{service}/openapi": Resource(GET=registry.openapi),
         "/services/{service}/handlers": Resource(GET=registry.list_handlers),
         "/services/{service}/handlers/{handler}": Resource(GET=registry.handler),
+        "/query": Resource(POST=create_query_endpoint(engine)),
         **_invocation_resources(Invocations(engine)),
         **_feature_resources(Features(engine)),
     }
@@ -169,7 +171,9 @@ async def _holdfast_error(_request: Request, error: Exception) -> Response:
         status = error.status
     else:
         status = 503 if isinstance(error, EngineError) else 500
-    body = {"message": error.message, "restate_code": error.restate_code}
+    code = error.restate_code
+    message = error.message if code is None or error.message.startswith("[") else f"[{code}] {error.message}"
+    body = {"message": message, "restate_code": code}
     return JSONResponse(body, status_code=status, headers={ERROR_CODE_HEADER: error.code})
 
 

@@ -114,9 +114,12 @@ class Registry:
         return deployment_item(deployment) | {"services": services}
 
     def _service_of(self, deployment: Deployment, name: str) -> dict[str, Any]:
-        is_newest = self._engine.deployments.latest(name) is deployment
-        service = self._engine.services[name] if is_newest else deployment.services[name]
-        return service_metadata(service, deployment_id=deployment.id, revision=deployment.revisions[name])
+        return service_metadata(
+            deployment.services[name],
+            deployment_id=deployment.id,
+            revision=deployment.revisions[name],
+            is_bidirectional=deployment.is_bidirectional,
+        )
 
     # --- services
 
@@ -149,8 +152,7 @@ class Registry:
         return JSONResponse(service_openapi(service, revision=revision, ingress_url=self._ingress_url))
 
     async def list_handlers(self, request: Request) -> Response:
-        handlers = self._service(request).handlers.values()
-        return JSONResponse({"handlers": [handler_metadata(handler) for handler in handlers]})
+        return JSONResponse({"handlers": self._metadata(self._service(request))["handlers"]})
 
     async def handler(self, request: Request) -> Response:
         service, name = path_text(request, "service"), path_text(request, "handler")
@@ -158,16 +160,17 @@ class Registry:
         spec = self._engine.services.get(service)
         if spec is None or name not in spec.handlers:
             raise InvalidRequest(f"The requested handler '{name}' on service '{service}' does not exist", status=404)
-        return JSONResponse(handler_metadata(spec.handlers[name]))
+        latest = self._engine.deployments.latest(service)
+        is_bidirectional = latest is None or latest.is_bidirectional
+        return JSONResponse(handler_metadata(spec.handlers[name], is_bidirectional=is_bidirectional))
 
     def _service(self, request: Request) -> ServiceSpec:
         return known_service(self._engine, path_text(request, "service"))
 
     def _metadata(self, service: ServiceSpec) -> dict[str, Any]:
-        deployments = self._engine.deployments
-        latest = deployments.latest(service.name)
+        latest = self._engine.deployments.latest(service.name)
         assert latest is not None
-        return service_metadata(service, deployment_id=latest.id, revision=deployments.revision(service.name))
+        return self._service_of(latest, service.name)
 
 
 def known_service(engine: EngineRuntime, name: str) -> ServiceSpec:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from holdfast.core.catalog import Deployment
-from holdfast.protocol.discovery import HandlerSpec, InputRules, RetryPolicy, ServiceSpec
+from holdfast.protocol.discovery import INACTIVITY_DEFAULT_MS, HandlerSpec, InputRules, RetryPolicy, ServiceSpec
 from holdfast.protocol.durations import friendly_duration
 
 _SERVICE_TYPES = {"SERVICE": "Service", "VIRTUAL_OBJECT": "VirtualObject", "WORKFLOW": "Workflow"}
@@ -42,12 +42,24 @@ def deployment_item(deployment: Deployment) -> dict[str, Any]:
     }
 
 
-def service_metadata(service: ServiceSpec, *, deployment_id: str, revision: int = 1) -> dict[str, Any]:
-    """`ServiceMetadata` of the admin API."""
+def service_metadata(
+    service: ServiceSpec, *, deployment_id: str, revision: int = 1, is_bidirectional: bool = True
+) -> dict[str, Any]:
+    """`ServiceMetadata` of the admin API.
+
+    Args:
+        is_bidirectional: Of the deployment. Otherwise an attempt ends whenever it must wait, whatever is configured.
+    """
+    inactivity_ms = service.inactivity_timeout_ms
+    notes = (
+        [] if is_bidirectional or inactivity_ms in (0, INACTIVITY_DEFAULT_MS) else [_unused("service", inactivity_ms)]
+    )
     document: dict[str, Any] = {
         "name": service.name,
         "ty": _SERVICE_TYPES[service.ty],
-        "handlers": [handler_metadata(handler) for handler in service.handlers.values()],
+        "handlers": [
+            handler_metadata(handler, is_bidirectional=is_bidirectional) for handler in service.handlers.values()
+        ],
         **_described(service.documentation, service.metadata),
         "deployment_id": deployment_id,
         "revision": revision,
@@ -58,19 +70,31 @@ def service_metadata(service: ServiceSpec, *, deployment_id: str, revision: int 
         document["workflow_completion_retention"] = friendly_duration(service.workflow_retention_ms)
     return document | {
         "journal_retention": friendly_duration(service.journal_retention_ms),
-        "inactivity_timeout": friendly_duration(service.inactivity_timeout_ms),
+        "inactivity_timeout": friendly_duration(inactivity_ms if is_bidirectional else 0),
         "abort_timeout": friendly_duration(service.abort_timeout_ms),
         "enable_lazy_state": service.lazy_state,
         "retry_policy": _retry_policy(service.retry),
+        **({"info": notes} if notes else {}),
     }
 
 
-def handler_metadata(handler: HandlerSpec) -> dict[str, Any]:
+def _unused(what: str, inactivity_ms: int) -> dict[str, str]:
+    message = (
+        f"The configured inactivity_timeout {friendly_duration(inactivity_ms)} will not be applied because the {what} is "
+        "exposed in Request/Response mode."
+    )
+    return {"code": "RT0021", "message": message}
+
+
+def handler_metadata(handler: HandlerSpec, *, is_bidirectional: bool = True) -> dict[str, Any]:
     """`HandlerMetadata` of the admin API: only what the handler sets itself, its service's settings are not repeated."""
     document: dict[str, Any] = {"name": handler.name}
+    overrides = handler.overrides
+    if not is_bidirectional:
+        overrides = {name: value for name, value in overrides.items() if name != "inactivityTimeout"}
     if handler.ty is not None:
         document["ty"] = _HANDLER_TYPES[handler.ty]
-    document |= _described(handler.documentation, handler.metadata) | _own_settings(handler.overrides)
+    document |= _described(handler.documentation, handler.metadata) | _own_settings(overrides)
     document |= {
         "public": handler.public,
         "input_description": _input_description(handler.input),
@@ -80,7 +104,9 @@ def handler_metadata(handler: HandlerSpec) -> dict[str, Any]:
         document["input_json_schema"] = handler.input.json_schema
     if handler.output_content_type is not None and handler.output_json_schema is not None:
         document["output_json_schema"] = handler.output_json_schema
-    document["retry_policy"] = _own_retry_policy(handler.overrides)
+    document["retry_policy"] = _own_retry_policy(overrides)
+    if (unused_ms := handler.overrides.get("inactivityTimeout", 0)) and not is_bidirectional:
+        document["info"] = [_unused("handler", unused_ms)]
     return document
 
 

@@ -82,6 +82,7 @@ _HEADERS = mapping(text(), "HTTP headers that are sent with every request to the
 _BYTES = array(number(minimum=0, maximum=255))
 _PUBLIC = flag("Whether the ingress may call it. Private services are called by handlers only.")
 
+_NOTES = array(struct("code message", code=text(), message=text()))
 _HANDLER_SETTINGS = {
     "idempotency_retention": text(DURATION),
     "journal_retention": text(DURATION),
@@ -179,6 +180,7 @@ _PLAIN: dict[str, Schema] = {
         input_json_schema={},
         output_json_schema={},
         retry_policy=_retry_policy("max_attempts"),
+        info=_NOTES,
         **_HANDLER_SETTINGS,
     ),
     "Service": struct(
@@ -193,6 +195,7 @@ _PLAIN: dict[str, Schema] = {
         public=_PUBLIC,
         workflow_completion_retention=text(DURATION),
         retry_policy=_retry_policy("initial_interval exponentiation_factor max_attempts max_interval on_max_attempts"),
+        info=_NOTES,
         **_HANDLER_SETTINGS,
     ),
     "ConfigureService": struct(

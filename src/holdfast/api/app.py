@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -39,6 +39,7 @@ _BODY_TYPES = ("", "application/json", "application/x-www-form-urlencoded", "tex
 """Types of bodies that are read as JSON. The third is what `curl -d` says when it is told nothing."""
 
 Open = Callable[[], Awaitable[WorkflowProvider]]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def create_api(
@@ -66,7 +67,11 @@ class Api:
         self._body_bytes_max = body_bytes_max
         self._heartbeat_s = heartbeat_s
         self._openapi: bytes | None = None
-        routes = [Route(each.path, self._endpoint(each), methods=[each.method]) for each in OPERATIONS]
+        paths: dict[str, dict[str, Endpoint]] = {}
+        for operation in OPERATIONS:
+            paths.setdefault(operation.path, {})[operation.method] = self._endpoint(operation)
+        # One route for each path, so that a refused method is told all that are allowed.
+        routes = [Route(path, _by_method(endpoints), methods=[*endpoints]) for path, endpoints in paths.items()]
         self._app = Starlette(
             routes=[Route("/openapi.json", self._document), *routes],
             exception_handlers={
@@ -91,7 +96,7 @@ class Api:
                 provider, self._provider = self._provider, None
                 await provider.close()
 
-    def _endpoint(self, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
+    def _endpoint(self, operation: Operation) -> Endpoint:
         async def endpoint(request: Request) -> Any:
             query = None if operation.query is None else from_query(operation.query, request.query_params.multi_items())
             if operation.query is None and request.query_params:
@@ -146,6 +151,13 @@ class Api:
         if self._openapi is None:
             self._openapi = json_bytes(openapi.document(OPERATIONS))
         return Response(self._openapi, media_type="application/json")
+
+
+def _by_method(endpoints: Mapping[str, Endpoint]) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
+
+    return endpoint
 
 
 async def _holdfast_error(request: Request, error: Exception) -> Response:

@@ -10,9 +10,11 @@ Errors are those that the provider on the other side raised. Waiting and watchin
 from __future__ import annotations
 
 import asyncio
+import json as jsons
 import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
@@ -24,7 +26,13 @@ from holdfast.api.events import HEARTBEAT_S, RETRY_MS, EventReader
 from holdfast.api.reading import from_answer
 from holdfast.errors import Forbidden, HoldfastError, Unauthorized
 from holdfast.providers.base import PAGE_LIMIT_DEFAULT, WorkflowProvider
-from holdfast.providers.errors import ProviderUnauthorized, ProviderUnavailable, WaitTimeout
+from holdfast.providers.errors import (
+    ExecutionNotFound,
+    ProviderUnauthorized,
+    ProviderUnavailable,
+    WaitTimeout,
+    WorkflowNotFound,
+)
 from holdfast.providers.types import (
     CreateWorkflowResult,
     ExecutionResult,
@@ -70,6 +78,7 @@ class HttpProvider(WorkflowProvider):
         """
         self.url = url.rstrip("/").removesuffix("/v1")
         self._patience_s = patience_s
+        self._was_reached = False
         # Loading the certificate store takes longer than everything else here; plain HTTP needs none.
         verify = (
             ssl.create_default_context(cafile=ca_file)
@@ -97,14 +106,15 @@ class HttpProvider(WorkflowProvider):
         return from_answer(CreateWorkflowResult, answer)
 
     async def get_workflow(self, workflow_id: str) -> WorkflowInfo:
-        return from_answer(WorkflowInfo, await self._request("GET", _path("workflows", workflow_id)))
+        return from_answer(WorkflowInfo, await self._request("GET", _workflow(workflow_id)))
 
     async def list_workflows(self, *, limit: int = PAGE_LIMIT_DEFAULT, cursor: str | None = None) -> Page[WorkflowInfo]:
         answer = await self._request("GET", "/workflows", query={"limit": limit, "cursor": cursor})
         return from_answer(Page[WorkflowInfo], answer)
 
     async def delete_workflow(self, workflow_id: str, *, force: bool = False) -> None:
-        await self._request("DELETE", _path("workflows", workflow_id), query={"force": "true" if force else None})
+        if _is_part(workflow_id):  # another one is nobody's
+            await self._request("DELETE", _workflow(workflow_id), query={"force": "true" if force else None})
 
     # --- executions
 
@@ -127,14 +137,12 @@ class HttpProvider(WorkflowProvider):
             "trigger_source": trigger_source,
             "key": key,
         }
-        answer = await self._request("POST", _path("workflows", workflow_id, "executions"), json=body)
+        answer = await self._request("POST", _workflow(workflow_id, "executions"), json=body)
         return from_answer(ExecutionResult, answer)
 
     async def get_execution_status(self, execution_id: str, *, history: bool = True) -> ExecutionStatus:
         query = {"history": None if history else "false"}
-        return from_answer(
-            ExecutionStatus, await self._request("GET", _path("executions", execution_id), query=query)
-        )
+        return from_answer(ExecutionStatus, await self._request("GET", _execution(execution_id), query=query))
 
     async def list_executions(
         self,
@@ -162,13 +170,13 @@ class HttpProvider(WorkflowProvider):
         body = {"reason": reason, "grace": None if grace is None else duration_text(grace), "kill": kill}
         # The answer waits for the end, or for the grace time: that long and a little longer.
         limit_s = REQUEST_TIMEOUT_S + (grace.total_seconds() if grace is not None else 60.0 if kill else 0.0)
-        answer = await self._request("POST", _path("executions", execution_id, "stop"), json=body, timeout_s=limit_s)
+        answer = await self._request("POST", _execution(execution_id, "stop"), json=body, timeout_s=limit_s)
         return from_answer(ExecutionStatus, answer)
 
     async def wait(self, execution_id: str, *, timeout: timedelta | float | None = None) -> ExecutionStatus:  # noqa: ASYNC109 as the interface
         limit_s = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         deadline = None if limit_s is None else time.monotonic() + limit_s
-        path = _path("executions", execution_id, "wait")
+        path = _execution(execution_id, "wait")
 
         async def ask() -> dict[str, Any]:
             left_s = WAIT_SLICE_S if deadline is None else max(deadline - time.monotonic(), 0.001)
@@ -189,19 +197,20 @@ class HttpProvider(WorkflowProvider):
         lost_at_s: float | None = None
         while True:
             try:
-                async for last_id, change in self._stream(execution_id, last_id):
-                    lost_at_s = None
-                    yield change
-                    if change.to_state.is_final:
-                        return
+                async with aclosing(self._stream(execution_id, last_id)) as stream:
+                    async for event_id, change in stream:
+                        last_id, lost_at_s = event_id, None
+                        yield change
+                        if change.to_state.is_final:
+                            return
                 # The server is stopping, or a proxy has had enough: connect again.
                 raise ProviderUnavailable(f"the stream of {self.url} ended early", endpoint=self.url)
-            except ProviderUnauthorized:
-                raise
-            except ProviderUnavailable:
+            except HoldfastError as error:
+                if not _may_pass(error):
+                    raise
                 now_s = time.monotonic()
                 lost_at_s = now_s if lost_at_s is None else lost_at_s
-                if not last_id or now_s - lost_at_s > self._patience_s:  # never reached, or gone for too long
+                if not self._was_reached or now_s - lost_at_s > self._patience_s:
                     raise
             await asyncio.sleep(RETRY_MS / 1_000)
 
@@ -209,7 +218,7 @@ class HttpProvider(WorkflowProvider):
         self, execution_id: str, name: str, payload: Any = None, *, idempotency_key: str | None = None
     ) -> Any:
         body = {"name": name, "payload": payload, "idempotency_key": idempotency_key}
-        return (await self._request("POST", _path("executions", execution_id, "signal"), json=body))["answer"]
+        return (await self._request("POST", _execution(execution_id, "signal"), json=body))["answer"]
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -233,6 +242,7 @@ class HttpProvider(WorkflowProvider):
             answer = await self._http.request(method, f"{self.url}/v1{path}", params=params, **more)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
+        self._was_reached = True
         if answer.status_code == 204:
             return {}
         if not answer.is_success:
@@ -243,10 +253,13 @@ class HttpProvider(WorkflowProvider):
         """Events of one connection: (id, change)."""
         headers = {"accept": "text/event-stream"} | ({"last-event-id": last_id} if last_id else {})
         limit = httpx.Timeout(REQUEST_TIMEOUT_S, connect=5.0, read=3 * HEARTBEAT_S)
-        url = f"{self.url}/v1{_path('executions', execution_id, 'watch')}"
+        url = f"{self.url}/v1{_execution(execution_id, 'watch')}"
         reader = EventReader()
         try:
             async with self._http.stream("GET", url, headers=headers, timeout=limit) as answer:
+                self._was_reached = True
+                if answer.status_code == 204:  # it ended with what we saw last
+                    return
                 if answer.status_code != 200:
                     await answer.aread()
                     raise self._refusal(answer)
@@ -265,8 +278,6 @@ class HttpProvider(WorkflowProvider):
         while True:
             try:
                 return await ask()
-            except ProviderUnauthorized:
-                raise
             except HoldfastError as error:
                 if not _may_pass(error) or not self._was_reached:
                     raise
@@ -274,8 +285,6 @@ class HttpProvider(WorkflowProvider):
                 if time.monotonic() > deadline:
                     raise
             await asyncio.sleep(RETRY_MS / 1_000)
-
-    _was_reached = False
 
     def _unreachable(self, error: httpx.TransportError) -> ProviderUnavailable:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
@@ -315,7 +324,24 @@ class HttpProvider(WorkflowProvider):
 
 
 def _may_pass(error: HoldfastError) -> bool:
-    return problems.status_of(error) in (502, 503, 504)
+    return problems.status_of(error) in (502, 503, 504) and not isinstance(error, ProviderUnauthorized)
+
+
+def _workflow(workflow_id: str, *rest: str) -> str:
+    if not _is_part(workflow_id):
+        raise WorkflowNotFound(workflow_id)
+    return _path("workflows", workflow_id, *rest)
+
+
+def _execution(execution_id: str, *rest: str) -> str:
+    if not _is_part(execution_id):
+        raise ExecutionNotFound(execution_id)
+    return _path("executions", execution_id, *rest)
+
+
+def _is_part(text: str) -> bool:
+    """Whether it can be a part of a path. What cannot would be another path, escaped or not."""
+    return "/" not in text and text not in ("", ".", "..")
 
 
 def _path(*parts: str) -> str:
@@ -333,6 +359,4 @@ def _document(answer: httpx.Response) -> dict[str, Any]:
 
 
 def _parsed(data: str) -> dict[str, Any]:
-    import json
-
-    return cast("dict[str, Any]", json.loads(data))
+    return cast("dict[str, Any]", jsons.loads(data))

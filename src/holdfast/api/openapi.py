@@ -143,6 +143,8 @@ _PROBLEM: dict[str, Any] = {
         "state": {"type": "string", "description": "Of the execution that was waited for."},
         "failure_code": {"type": "integer", "description": "Of the handler's own error."},
         "invocation_id": {"type": "string"},
+        "provider_type": {"type": "string", "description": "The provider that there is not."},
+        "metadata": {"type": "object", "description": "Of the handler's own error."},
         "problems": {"type": "array", "items": {"type": "string"}},
         "server": {
             "type": "object",

@@ -16,28 +16,35 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, cast
 
-import holdfast.providers.errors as _provider_errors  # its classes are found through the tree
 from holdfast.errors import CallerError, EngineError, HoldfastError, InvocationFailed
+from holdfast.providers.errors import ProviderUnavailable, RegistrationFailed
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:holdfast:error:"
 
-_MEMBERS = (
-    "field",
-    "workflow_id",
-    "execution_id",
-    "execution_ids",
-    "state",
-    "failure_code",
-    "invocation_id",
-    "problems",
-)
-"""Attributes of errors that are members of their documents, under the same name."""
+_MEMBERS = {
+    "field": "field",
+    "workflow_id": "workflow_id",
+    "execution_id": "execution_id",
+    "execution_ids": "execution_ids",
+    "state": "state",
+    "name": "provider_type",
+    "problems": "problems",
+    "failure_code": "failure_code",
+    "invocation_id": "invocation_id",
+    "metadata": "metadata",
+}
+"""Attributes of errors -> members of their documents."""
 
 _SERVER_MEMBERS = {"endpoint": "endpoint", "status_code": "status", "body": "body", "server_code": "code"}
 """Attributes of errors -> members of `server`, the engine's own response."""
 
-assert _provider_errors
+_ALWAYS_THERE: dict[type[HoldfastError], dict[str, Any]] = {
+    InvocationFailed: {"failure_code": 500, "invocation_id": "", "metadata": {}},
+    RegistrationFailed: {"status_code": 502, "body": "", "server_code": None},
+    ProviderUnavailable: {"endpoint": "", "status_code": None, "body": ""},
+}
+"""Attributes that code may rely on, and that a document leaves out when they say nothing."""
 
 
 def problem(error: HoldfastError, instance: str = "") -> dict[str, Any]:
@@ -58,10 +65,10 @@ def problem(error: HoldfastError, instance: str = "") -> dict[str, Any]:
         document["instance"] = instance
     if error.hint:
         document["hint"] = error.hint
-    for name in _MEMBERS:
+    for name, member in _MEMBERS.items():
         value = getattr(error, name, None)
-        if value not in (None, ""):
-            document[name] = list(cast("tuple[Any]", value)) if isinstance(value, tuple) else value
+        if value not in (None, "", {}):
+            document[member] = list(cast("tuple[Any]", value)) if isinstance(value, tuple) else value
     server = {
         member: value
         for name, member in _SERVER_MEMBERS.items()
@@ -102,8 +109,11 @@ def error_of(document: Any, status: int) -> HoldfastError | None:
     HoldfastError.__init__(error, detail, hint=str(given.get("hint", "")))
     server = given.get("server")
     answer: Mapping[str, Any] = cast("Mapping[str, Any]", server) if isinstance(server, Mapping) else {}
-    attributes = {name: given.get(name, "") for name in _MEMBERS if name in given}
-    attributes |= {name: answer.get(member) for name, member in _SERVER_MEMBERS.items()} if answer else {}
+    attributes: dict[str, Any] = {}
+    for base, defaults in _ALWAYS_THERE.items():
+        attributes |= defaults if issubclass(error_type, base) else {}
+    attributes |= {name: given[member] for name, member in _MEMBERS.items() if member in given}
+    attributes |= {name: answer[member] for name, member in _SERVER_MEMBERS.items() if member in answer}
     if getattr(error_type, "status", None) != status and isinstance(error, CallerError):
         attributes["status"] = status
     for name, value in attributes.items():

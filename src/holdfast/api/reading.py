@@ -85,7 +85,8 @@ def from_query(kind: type[T], items: Sequence[tuple[str, str]]) -> T:
     for name, texts in given.items():
         hint = hints[name]
         if typing.get_origin(hint) is tuple:
-            values[name] = _read([_from_text(typing.get_args(hint)[0], text) for text in texts], hint, name, True)
+            item = typing.get_args(hint)[0]
+            values[name] = tuple(_read(_from_text(item, text), item, name, True) for text in texts)
         elif len(texts) > 1:
             raise InvalidInput(name, f"is given {len(texts)} times")
         else:

@@ -31,7 +31,7 @@ def json_response(
 
 def json_bytes(document: Any) -> bytes:
     """JSON of any value that came from a handler: Python reads and writes NaN and halves of surrogate pairs in JSON,
-    which others cannot read. Numbers that are none become text, halves stay escaped."""
+    which others cannot read. Numbers that are none become text, halves become U+FFFD."""
     try:
         text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:
@@ -39,7 +39,7 @@ def json_bytes(document: Any) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        return json.dumps(json.loads(text), separators=(",", ":")).encode()
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 def _without_nan(value: Any) -> Any:

@@ -8,9 +8,13 @@ from typing import Any
 import click
 
 from holdfast.cli.call import call, send
+from holdfast.cli.config import config
 from holdfast.cli.demo import demo
+from holdfast.cli.deploy import deploy
 from holdfast.cli.invocations import invocations
 from holdfast.cli.output import exit_code, show_error
+from holdfast.cli.providers import providers
+from holdfast.cli.restate import restate
 from holdfast.cli.serve import serve
 from holdfast.cli.services import services
 from holdfast.cli.state import state
@@ -40,7 +44,7 @@ def holdfast() -> None:
     """Durable workflows for Python: run a restate-sdk application in one process, on one SQLite file."""
 
 
-for command in (serve, call, send, invocations, state, services, tokens, demo, version):
+for command in (serve, call, send, invocations, state, services, tokens, providers, config, deploy, restate, demo, version):
     holdfast.add_command(command)
 
 

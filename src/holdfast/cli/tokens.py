@@ -102,7 +102,7 @@ def _duration_ms(text: str) -> int:
 
 
 def _how_to_send(token: Token) -> str:
-    return f"the commands take it from HOLDFAST_{token.scope.upper()}_TOKEN, others send 'authorization: Bearer …'"
+    return f"the commands take it from HOLDFAST_{token.scope.upper()}_TOKEN, others send 'authorization: Bearer TOKEN'"
 
 
 def _status(token: Token) -> str:

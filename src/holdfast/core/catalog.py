@@ -51,7 +51,7 @@ class Deployment:
     min_protocol_version: int
     max_protocol_version: int
     services: Mapping[str, ServiceSpec]
-    """As declared."""
+    """As declared, with the settings that an operator changed."""
     revisions: dict[str, int] = field(default_factory=dict[str, int])
     """Service -> its revision in this deployment."""
     use_http_11: bool = False
@@ -69,12 +69,10 @@ class Deployment:
 class Catalog:
     """What is registered. Changed by the runtime after the rows are, read by the machine."""
 
-    def __init__(self, deployments: Iterable[Deployment] = (), settings: Mapping[str, dict[str, Any]] | None = None):
+    def __init__(self, deployments: Iterable[Deployment] = ()) -> None:
         self.deployments: dict[str, Deployment] = {}
-        self.settings: dict[str, dict[str, Any]] = dict(settings or {})
-        """Service -> settings that an operator changed; forgotten when the service is registered again."""
         self.services: dict[str, ServiceSpec] = {}
-        """The newest revision of every service, with changed settings. Replaced as a whole when something changes."""
+        """The newest revision of every service. Replaced as a whole when something changes."""
         self._latest: dict[str, Deployment] = {}
         self._present: dict[str | None, Deployment] = {}
         self.replace(deployments)
@@ -85,11 +83,9 @@ class Catalog:
         revisions = dict.fromkeys(services, 1)
         return cls([Deployment(deployment_id, "", False, "app", 0, "", True, 5, 7, services, revisions)])
 
-    def replace(self, deployments: Iterable[Deployment], settings: Mapping[str, dict[str, Any]] | None = None) -> None:
+    def replace(self, deployments: Iterable[Deployment]) -> None:
         """Take this as everything that is registered, oldest first."""
         self.deployments = {deployment.id: deployment for deployment in deployments}
-        if settings is not None:
-            self.settings = dict(settings)
         # Oldest first, so the last of a name is the one whose code this process has.
         self._present = {d.name: d for d in self.deployments.values() if not d.is_remote}
         latest: dict[str, Deployment] = {}
@@ -101,10 +97,7 @@ class Catalog:
                 if known is None or known.revisions[service] < deployment.revisions[service]:
                     latest[service] = deployment
         self._latest = latest
-        self.services = {
-            service: configured(deployment.services[service], self.settings.get(service, {}))
-            for service, deployment in sorted(latest.items())
-        }
+        self.services = {service: deployment.services[service] for service, deployment in sorted(latest.items())}
 
     def latest(self, service: str) -> Deployment | None:
         """Where new invocations of a service run."""
@@ -120,9 +113,12 @@ class Catalog:
         deployment = self.placed(deployment_id, service, in_process=False)
         if deployment is None:
             return None
-        newest = deployment is self._latest.get(service)
-        spec = self.services.get(service) if newest else deployment.services.get(service)
-        return spec.handlers.get(handler) if spec is not None else None
+        spec = deployment.services.get(service)
+        found = spec.handlers.get(handler) if spec is not None else None
+        if found is not None and not deployment.is_bidirectional:
+            # It answers when it has read the whole request, so the request must not be kept open.
+            return replace(found, inactivity_timeout_ms=0)
+        return found
 
     def placed(self, deployment_id: str | None, service: str, *, in_process: bool) -> Deployment | None:
         """Where an invocation runs now; None when that deployment was removed, or the service is unknown.

@@ -223,7 +223,9 @@ def _call(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_
         text = f"deadlock: {call.service}/{call.key} is held by a handler that waits for this call"
         _complete(machine, inv, message_type, call.completion_id, Result(failure=(409, text, {})), at_ms)
     elif existing is None:
-        child = machine.create(child_id, raw, spec, key, call.headers, call.parameter, idempotency_key, at_ms)
+        child = machine.create(
+            child_id, raw, spec, key, call.headers, call.parameter, idempotency_key, at_ms, is_call=True
+        )
         child.invoked_by_id, child.invoked_by_target = inv.id, inv.target
         if message_type == m.CALL:
             child.sink_seq, child.sink_completion_id = inv.seq, call.completion_id

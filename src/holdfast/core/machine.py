@@ -248,8 +248,14 @@ class Machine:
         body: bytes,
         idempotency_key: str | None,
         at_ms: int,
+        *,
+        is_call: bool = False,
     ) -> Invocation:
-        """A new invocation with its Input entry; `admit_new` decides when it runs."""
+        """A new invocation with its Input entry; `admit_new` decides when it runs.
+
+        Args:
+            is_call: A handler asked for it, not a request from outside.
+        """
         inv = Invocation(
             self.next_number(),
             invocation_id,
@@ -266,7 +272,9 @@ class Machine:
         inv.idempotency_key = idempotency_key
         if spec.is_workflow_run:
             inv.retention_ms = spec.workflow_retention_ms
-        elif idempotency_key is not None:
+        elif idempotency_key is not None or not is_call:
+            # A Restate server invents a key for requests that bring none. Nobody knows it, so we do without; but their
+            # results are kept for as long as there.
             inv.retention_ms = spec.idempotency_retention_ms
         else:
             inv.retention_ms = spec.journal_retention_ms

@@ -6,6 +6,10 @@ async with await holdfast.providers.open("embedded", db="app.db") as provider:
     print((await provider.wait(started.execution_id)).output)
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from holdfast.providers import registry
 from holdfast.providers.base import WorkflowProvider
 from holdfast.providers.errors import (
     ExecutionNotFound,
@@ -36,7 +40,17 @@ from holdfast.providers.types import (
     WorkflowSpec,
 )
 
+if TYPE_CHECKING:
+    from holdfast.providers.application import app
+    from holdfast.providers.configuration import Configuration
+    from holdfast.providers.opening import open_provider as open  # noqa: A004 as tarfile.open: said with its module
+    from holdfast.providers.opening import open_router
+    from holdfast.providers.remote import call_remote
+    from holdfast.providers.router import Router
+    from holdfast.providers.system import system_services
+
 __all__ = [
+    "Configuration",
     "CreateWorkflowResult",
     "ExecutionError",
     "ExecutionNotFound",
@@ -54,6 +68,7 @@ __all__ = [
     "ProviderUnavailable",
     "RegistrationFailed",
     "RetryPolicy",
+    "Router",
     "StateChange",
     "SubState",
     "WaitTimeout",
@@ -62,4 +77,29 @@ __all__ = [
     "WorkflowNotFound",
     "WorkflowProvider",
     "WorkflowSpec",
+    "app",
+    "call_remote",
+    "open",
+    "open_router",
+    "registry",
+    "system_services",
 ]
+
+# Loaded when first asked for: types and errors need neither the SDK nor an HTTP client.
+_HOMES = {
+    "Configuration": ("configuration", "Configuration"),
+    "Router": ("router", "Router"),
+    "app": ("application", "app"),
+    "call_remote": ("remote", "call_remote"),
+    "open": ("opening", "open_provider"),
+    "open_router": ("opening", "open_router"),
+    "system_services": ("system", "system_services"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'holdfast.providers' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    value = globals()[name] = getattr(import_module(f"holdfast.providers.{module}"), attribute)
+    return value

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from holdfast.core import ids
 from holdfast.embedded import Engine
 from holdfast.errors import (
     CallerError,
@@ -86,12 +87,11 @@ class InProcessAccess(EngineAccess):
         cursor: str | None,
     ) -> RunPage:
         rows: list[InvocationRow] = []
+        if cursor is not None:
+            ids.invocation_bytes(cursor)
         async with self._errors():
             while True:
-                try:
-                    page = self.engine.list_invocations(service=service, handler=handler, limit=limit, before=cursor)
-                except InvalidRequest as error:
-                    raise ValueError(error.message) from None
+                page = self.engine.list_invocations(service=service, handler=handler, limit=limit, before=cursor)
                 for row in map(_row, page):
                     cursor = row.id
                     if created_after is not None and row.created_at <= created_after:

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
@@ -27,12 +28,14 @@ from holdfast.providers.errors import (
     ProviderUnavailable,
     RegistrationFailed,
 )
+from holdfast.providers.merged import Merged
 from holdfast.providers.types import HistoryEvent, time_text
 
 _TRY_LATER = (429, 502, 503, 504)
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.1, 2.0
-_IDS_IN_ONE_QUERY = 500
-_NOT_READY = 470
+_STARTING, _STARTING_S = "doesn't exist on this node", 20.0
+"""A server that has just started answers SQL with 500 and this text (1.7.12) until it has opened its partitions; it calls
+that benign."""
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _INVOCATION_COLUMNS = (
     "id, target_service_name, target_service_key, target_handler_name, status, created_at, running_at, completed_at, "
@@ -87,6 +90,9 @@ class HttpAccess(EngineAccess):
             # Proxies of the environment are for the internet, not for a server next door.
             trust_env=not is_local,
         )
+        self._invocations = Merged(self._ask_invocations)
+        self._journals = Merged(self._ask_journals)
+        self._states: dict[tuple[str, tuple[str, ...] | None], Merged[dict[str, bytes]]] = {}
 
     # ---- ingress ---------------------------------------------------------------------------------------------------------
 
@@ -120,7 +126,7 @@ class HttpAccess(EngineAccess):
         if answer.is_success:
             return answer.json() if answer.content else None
         body = _error_body(answer)
-        if answer.headers.get("x-restate-error-source") == "invocation" or body.get("source") == "invocation":
+        if _is_of_invocation(answer):
             raise InvocationFailed(
                 str(body.get("message", answer.text)),
                 failure_code=int(body.get("code", answer.status_code)),
@@ -142,7 +148,7 @@ class HttpAccess(EngineAccess):
             )
         except TimeoutError:
             return None
-        if answer.status_code in (401, 403):
+        if answer.status_code in (401, 403) and not _is_of_invocation(answer):
             raise self._refused(answer, self.endpoint)
         return answer
 
@@ -169,19 +175,25 @@ class HttpAccess(EngineAccess):
 
     async def query(self, sql: str) -> list[dict[str, Any]]:
         """Rows of a query; null columns are missing, as the server leaves them out."""
-        answer = await self._request(
-            "POST", f"{self.admin_endpoint}/query", json={"query": sql}, headers={"accept": "application/json"}
-        )
-        if not answer.is_success:
-            raise self._refused(answer, self.admin_endpoint)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _STARTING_S
+        while True:
+            answer = await self._request(
+                "POST", f"{self.admin_endpoint}/query", json={"query": sql}, headers={"accept": "application/json"}
+            )
+            if answer.is_success:
+                break
+            if _STARTING not in answer.text or loop.time() > deadline:
+                raise self._refused(answer, self.admin_endpoint)
+            await asyncio.sleep(_RETRY_FIRST_S)
         return cast("list[dict[str, Any]]", answer.json()["rows"])
 
     async def invocations(self, invocation_ids: Iterable[str]) -> dict[str, InvocationRow]:
-        found: dict[str, InvocationRow] = {}
-        for some in _in_pieces(invocation_ids):
-            sql = f"SELECT {_INVOCATION_COLUMNS} FROM sys_invocation WHERE id IN ({_list(some)})"  # noqa: S608 quoted
-            found |= {row["id"]: _row(row) for row in await self.query(sql)}
-        return found
+        return await self._invocations.get(invocation_ids)
+
+    async def _ask_invocations(self, invocation_ids: list[str]) -> dict[str, InvocationRow]:
+        sql = f"SELECT {_INVOCATION_COLUMNS} FROM sys_invocation WHERE id IN ({_list(invocation_ids)})"  # noqa: S608 quoted
+        return {row["id"]: _row(row) for row in await self.query(sql)}
 
     async def runs(
         self,
@@ -222,15 +234,23 @@ class HttpAccess(EngineAccess):
     async def states(
         self, service: str, keys: Iterable[str], names: Iterable[str] | None = None
     ) -> dict[str, dict[str, bytes]]:
+        which = None if names is None else tuple(names)
+        merged = self._states.get((service, which))
+        if merged is None:
+            merged = self._states[service, which] = Merged(partial(self._ask_states, service, which))
+        return await merged.get(keys)
+
+    async def _ask_states(
+        self, service: str, names: tuple[str, ...] | None, keys: list[str]
+    ) -> dict[str, dict[str, bytes]]:
         found: dict[str, dict[str, bytes]] = {}
         which = "" if names is None else f" AND key IN ({_list(names)})"
-        for some in _in_pieces(keys):
-            sql = (
-                f"SELECT service_key, key, value FROM state WHERE service_name = {_quoted(service)} "  # noqa: S608 quoted
-                f"AND service_key IN ({_list(some)}){which}"
-            )
-            for row in await self.query(sql):
-                found.setdefault(row["service_key"], {})[row["key"]] = bytes.fromhex(row.get("value", ""))
+        sql = (
+            f"SELECT service_key, key, value FROM state WHERE service_name = {_quoted(service)} "  # noqa: S608 quoted
+            f"AND service_key IN ({_list(keys)}){which}"
+        )
+        for row in await self.query(sql):
+            found.setdefault(row["service_key"], {})[row["key"]] = bytes.fromhex(row.get("value", ""))
         return found
 
     async def keys_with(self, service: str, name: str, *, after: str, limit: int) -> list[tuple[str, bytes]]:
@@ -241,27 +261,28 @@ class HttpAccess(EngineAccess):
         return [(row["service_key"], bytes.fromhex(row.get("value", ""))) for row in await self.query(sql)]
 
     async def journal(self, invocation_id: str) -> list[HistoryEvent]:
+        return (await self._journals.get([invocation_id])).get(invocation_id, [])
+
+    async def _ask_journals(self, invocation_ids: list[str]) -> dict[str, list[HistoryEvent]]:
+        some = _list(invocation_ids)
         entries, events = await asyncio.gather(
             self.query(
-                f'SELECT "index", entry_type, name, appended_at, entry_lite_json FROM sys_journal '  # noqa: S608 quoted
-                f'WHERE id = {_quoted(invocation_id)} ORDER BY "index"'
+                f'SELECT id, "index", entry_type, name, appended_at, entry_lite_json FROM sys_journal '  # noqa: S608 quoted
+                f'WHERE id IN ({some}) ORDER BY id, "index"'
             ),
             self.query(
-                f"SELECT appended_at, event_json FROM sys_journal_events WHERE id = {_quoted(invocation_id)} "  # noqa: S608 quoted
-                "ORDER BY appended_at"
+                f"SELECT id, appended_at, event_json FROM sys_journal_events WHERE id IN ({some}) "  # noqa: S608 quoted
+                "ORDER BY id, appended_at"
             ),
         )
-        found = [
-            HistoryEvent(
-                timestamp=_time(row["appended_at"]),
-                type=row["entry_type"],
-                name=row.get("name", ""),
-                details={"index": row["index"], **_details(row.get("entry_lite_json"))},
-            )
-            for row in entries
-            if "appended_at" in row
-        ]
-        return found + [journal_event(_time(row["appended_at"]), json.loads(row["event_json"])) for row in events]
+        found: dict[str, list[HistoryEvent]] = {}
+        for row in entries:
+            if "appended_at" in row:
+                found.setdefault(row["id"], []).append(_entry(row))
+        for row in events:
+            event = journal_event(_time(row["appended_at"]), json.loads(row["event_json"]))
+            found.setdefault(row["id"], []).append(event)
+        return found
 
     # ---- admin -------------------------------------------------------------------------------------------------------------
 
@@ -360,7 +381,7 @@ class HttpAccess(EngineAccess):
             attempts -= 1
             try:
                 answer = await self._http.request(method, url, **arguments)
-                if answer.status_code not in _TRY_LATER or attempts <= 0:
+                if answer.status_code not in _TRY_LATER or attempts <= 0 or _is_of_invocation(answer):
                     return answer
             except httpx.TransportError as error:
                 if attempts <= 0:
@@ -413,6 +434,8 @@ class HttpAccess(EngineAccess):
         )
 
     async def close(self) -> None:
+        for merged in (self._invocations, self._journals, *self._states.values()):
+            await merged.close()
         await self._http.aclose()
 
 
@@ -454,12 +477,6 @@ def _position(cursor: str) -> tuple[datetime, str]:
     return datetime.fromisoformat(at), str(invocation_id)
 
 
-def _in_pieces(values: Iterable[str]) -> Iterable[list[str]]:
-    every = list(values)
-    for start in range(0, len(every), _IDS_IN_ONE_QUERY):
-        yield every[start : start + _IDS_IN_ONE_QUERY]
-
-
 def _row(row: Mapping[str, Any]) -> InvocationRow:
     status = row["status"]
     return InvocationRow(
@@ -484,6 +501,15 @@ def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
+def _entry(row: Mapping[str, Any]) -> HistoryEvent:
+    return HistoryEvent(
+        timestamp=_time(row["appended_at"]),
+        type=row["entry_type"],
+        name=row.get("name", ""),
+        details={"index": row["index"], **_details(row.get("entry_lite_json"))},
+    )
+
+
 def _details(text: str | None) -> dict[str, Any]:
     """What is worth showing of an entry: its own fields, without the wrapping of types that its name says already."""
     try:
@@ -496,6 +522,11 @@ def _details(text: str | None) -> dict[str, Any]:
             break
         found = cast(Any, inner)
     return {"entry": found} if found else {}
+
+
+def _is_of_invocation(answer: httpx.Response) -> bool:
+    """Whether an error is the handler's own, whatever its code looks like."""
+    return "invocation" in (answer.headers.get("x-restate-error-source"), _error_body(answer).get("source"))
 
 
 def _error_body(answer: httpx.Response) -> dict[str, Any]:

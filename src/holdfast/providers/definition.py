@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -74,7 +74,7 @@ async def load(reference: str, *, handler: str | None = None, service: str | Non
         found = load_reference(reference)
     except DeploymentError as error:
         raise InvalidSpec("definition", error.message, hint=error.hint) from error
-    services, app, found_handler = _understand(found, reference)
+    services, app, found_handler = understand(found, reference)
     try:
         manifest = discovery.parse_manifest(await fetch_manifest(app if app is not None else restate.app(services)))
     except (DeploymentError, ValueError) as error:
@@ -129,31 +129,34 @@ def choose_handler(service: ServiceSpec, name: str | None) -> HandlerSpec:
     )
 
 
-def build_app(
-    definition: Definition, service_name: str, retry_policy: RetryPolicy | None, *also: SdkService
-) -> Callable[..., Any]:
+def build_app(definition: Definition, service_name: str, retry_policy: RetryPolicy | None) -> Callable[..., Any]:
     """The application to serve: the definition's services, the first one under the workflow's name."""
     if definition.is_app:
         return cast("Callable[..., Any]", definition.app)
-    return cast("Callable[..., Any]", restate.app([*built_services(definition, service_name, retry_policy), *also]))
-
-
-def built_services(definition: Definition, service_name: str, retry_policy: RetryPolicy | None) -> list[SdkService]:
-    """Copies of the definition's services, the first one under the workflow's name."""
-    primary, *others = definition.services
-    redirect = _redirecting({primary.name: service_name})
-    main = _copied(primary, service_name, redirect)
+    services = renamed(definition.services, service_name)
     if retry_policy is not None:
-        handlers = _handlers(main)
+        handlers = _handlers(services[0])
         handler = handlers[definition.handler.name]
         handlers[handler.name] = replace(handler, invocation_retry_policy=_sdk_policy(retry_policy))
+    return cast("Callable[..., Any]", restate.app(services))
+
+
+def renamed(services: Iterable[SdkService], service_name: str) -> list[SdkService]:
+    """Copies of services that belong together, the first one under another name."""
+    primary, *others = services
+    redirect = _redirecting({primary.name: service_name})
+    main = _copied(primary, service_name, redirect)
     if isinstance(main, restate.Workflow):
         _add_promise_handler(main)
     return [main, *(_copied(each, each.name, redirect) for each in others)]
 
 
-def _understand(found: Any, reference: str) -> tuple[tuple[SdkService, ...], Any, str | None]:
-    """(services, ready application, handler) of what a reference leads to."""
+def understand(found: Any, reference: str) -> tuple[tuple[SdkService, ...], Any, str | None]:
+    """(services, ready application, handler) of what a reference leads to.
+
+    Raises:
+        InvalidSpec: it is nothing that runs.
+    """
     kinds = (restate.Service, restate.VirtualObject, restate.Workflow)
     if isinstance(found, kinds):
         return (found,), None, None

@@ -106,7 +106,8 @@ def _log_failure(name: str, error: Exception, fields: dict[str, Any]) -> None:
     endpoint = getattr(error, "endpoint", None)
     if endpoint is not None:
         fields["endpoint"] = endpoint
-    level = logging.WARNING if isinstance(error, CallerError) else logging.ERROR
+    # A request that cannot be served is the caller's matter, who is told; the rest is the operator's.
+    level = logging.INFO if isinstance(error, CallerError) else logging.ERROR
     log.log(level, "%s failed", name, extra=fields)
 
 

@@ -14,14 +14,14 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from holdfast.protocol.discovery import HandlerSpec, ServiceSpec
 from holdfast.providers import system
 from holdfast.providers.access import EngineAccess, InvocationRow
 from holdfast.providers.base import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, WorkflowProvider
-from holdfast.providers.definition import PROMISE_HANDLER
+from holdfast.providers.definition import PROMISE_HANDLER, Definition, build_app, load
 from holdfast.providers.errors import (
     ExecutionNotFound,
     InvalidInput,
+    InvalidSpec,
     ProviderConflict,
     ProviderUnauthorized,
     ProviderUnavailable,
@@ -63,6 +63,7 @@ _ATTACH_WAIT = timedelta(seconds=25)
 """Shorter than the 30 s and 60 s at which proxies like to cut an idle request."""
 
 _WATCH_FIRST_S, _WATCH_MAX_S = 0.1, 1.0
+_START_WAIT_S = 5.0
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.2, 3.0
 _SCAN_PAGES_MAX = 10
 """Pages that one `list_executions` reads while it looks for states; a page with few matches then ends early."""
@@ -86,11 +87,16 @@ class Placement:
     """Where a workflow's code runs."""
 
     deployment_id: str
-    service: ServiceSpec
-    handler: HandlerSpec
-    resource_ids: Mapping[str, str] = field(default_factory=dict[str, str])
-    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What the provider itself must remember about the place."""
+    service_name: str
+    service_type: str
+    """`workflow`, `virtual_object` or `service`."""
+    handler: str
+    """The handler that an execution invokes."""
+    handlers: tuple[str, ...]
+    endpoint: str
+    """Address at which the engine reaches the code, for people."""
+    place: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What the provider itself must remember about it."""
 
 
 class EngineProvider(WorkflowProvider):
@@ -106,8 +112,8 @@ class EngineProvider(WorkflowProvider):
     # ---- what engines differ in ------------------------------------------------------------------------------------------
 
     @abstractmethod
-    async def _place(self, spec: WorkflowSpec, service_name: str, policy: RetryPolicy | None) -> Placement:
-        """Serve or register the workflow's code. Repeating it changes nothing."""
+    async def _place(self, spec: WorkflowSpec) -> Placement:
+        """Serve or register the workflow's code, under a name that was claimed. Repeating it changes nothing."""
 
     @abstractmethod
     async def _displace(self, record: Mapping[str, Any]) -> None:
@@ -139,17 +145,37 @@ class EngineProvider(WorkflowProvider):
         if stored is not None:
             return self._created(stored, is_new=False)
         await self._check_placeable(spec)
-        await self._ensure_system()
-        service_name = await self._service_name(spec)
-        await self._claim(service_name, spec.workflow_id)
-        placement = await self._place(spec, service_name, self._policy(spec))
+        placement = await self._place(spec)
         record = self._record_of(spec, placement)
         registered = await self._access.call(system.REGISTRY, spec.workflow_id, "create", record)
         return self._created(registered["record"], is_new=registered["is_new"])
 
-    async def _service_name(self, spec: WorkflowSpec) -> str:
+    def _service_name(self, spec: WorkflowSpec, definition: Definition | None) -> str:
+        """The configured name, or the one made from the id; services of a ready application keep theirs."""
+        if definition is not None and definition.is_app:
+            return definition.service.name
         configured = spec.provider_config.get("service_name") or self._settings.service_name
         return configured or service_name_for(spec.workflow_id)
+
+    async def _load(self, spec: WorkflowSpec) -> Definition:
+        """The definition's code, in this process.
+
+        Raises:
+            InvalidSpec: it cannot be loaded, or its service cannot have the name it is given.
+        """
+        reference, handler, _ = definition_reference(spec)
+        definition = await load(reference, handler=handler, service=spec.provider_config.get("service"))
+        configured = spec.provider_config.get("service_name")
+        if definition.is_app and configured not in (None, definition.service.name):
+            raise InvalidSpec(
+                "provider_config.service_name",
+                f"{configured!r} cannot be given to the service {definition.service.name!r} of a ready application",
+                hint="name the service object instead of the application, or leave service_name out",
+            )
+        return definition
+
+    def _build(self, spec: WorkflowSpec, definition: Definition, service_name: str) -> Callable[..., Any]:
+        return build_app(definition, service_name, self._policy(spec))
 
     def _policy(self, spec: WorkflowSpec) -> RetryPolicy | None:
         if spec.retry_policy is not None:
@@ -178,18 +204,18 @@ class EngineProvider(WorkflowProvider):
             "description": spec.description,
             "definition": dict(spec.definition) if isinstance(spec.definition, Mapping) else spec.definition,
             "version": version,
-            "service_name": placement.service.name,
-            "service_type": placement.service.ty.lower(),
-            "handler": placement.handler.name,
-            "handlers": [name for name in placement.service.handlers if name != PROMISE_HANDLER],
+            "service_name": placement.service_name,
+            "service_type": placement.service_type,
+            "handler": placement.handler,
+            "handlers": [name for name in placement.handlers if name != PROMISE_HANDLER],
             "deployment_id": placement.deployment_id,
-            "resource_ids": dict(placement.resource_ids),
+            "endpoint": placement.endpoint,
             "timeout": duration_text(spec.timeout) if spec.timeout is not None else None,
             "retry_policy": spec.retry_policy.to_json() if spec.retry_policy is not None else None,
             "tags": dict(spec.tags),
             "provider_config": dict(spec.provider_config),
             "created_at": time_text(datetime.now(UTC)),
-            "place": dict(placement.extra),
+            "place": dict(placement.place),
         }
 
     def _created(self, record: Mapping[str, Any], *, is_new: bool) -> CreateWorkflowResult:
@@ -200,7 +226,12 @@ class EngineProvider(WorkflowProvider):
             deployment_id=record["deployment_id"],
             is_new=is_new,
             created_at=datetime.fromisoformat(record["created_at"]),
-            resource_ids=record["resource_ids"],
+            resource_ids={
+                "service": record["service_name"],
+                "handler": record["handler"],
+                "deployment": record["deployment_id"],
+                "endpoint": record["endpoint"],
+            },
             message="created" if is_new else "it was already there; nothing was changed",
         )
 
@@ -396,7 +427,7 @@ class EngineProvider(WorkflowProvider):
         if split_execution_id(execution_id) is None:
             raise ExecutionNotFound(execution_id, hint="ids have the form <workflow id>.<execution name>")
         run_id = self._access.run_id(system.EXECUTIONS, execution_id)
-        # Notes before the row: a run that is completed in the row has then written all its notes.
+        # The row before the notes: a run that is completed in the row has written all its notes by then.
         rows = await self._access.invocations([run_id])
         notes = await self._access.states(system.EXECUTIONS, [execution_id])
         if run_id not in rows:
@@ -510,15 +541,19 @@ class EngineProvider(WorkflowProvider):
     async def wait(self, execution_id: str, *, timeout: timedelta | float | None = None) -> ExecutionStatus:  # noqa: ASYNC109 as the interface
         limit_s = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         deadline = None if limit_s is None else time.monotonic() + limit_s
-        supervisor, notes = await self._patiently(lambda: self._supervisor(execution_id))
-        while not is_over(supervisor, notes):
+        if split_execution_id(execution_id) is None:
+            raise ExecutionNotFound(execution_id, hint="ids have the form <workflow id>.<execution name>")
+        run_id = self._access.run_id(system.EXECUTIONS, execution_id)
+        while True:
             left = _ATTACH_WAIT if deadline is None else timedelta(seconds=max(deadline - time.monotonic(), 0))
-            await self._patiently(partial(self._access.attach, supervisor.id, min(left, _ATTACH_WAIT)))
-            supervisor, notes = await self._patiently(lambda: self._supervisor(execution_id))
-            if deadline is not None and time.monotonic() >= deadline and not is_over(supervisor, notes):
+            if await self._patiently(partial(self._access.attach, run_id, min(left, _ATTACH_WAIT))):
+                status = await self._patiently(lambda: self._status(execution_id, history=True))
+                if status.state.is_final:
+                    return status
+            supervisor, _ = await self._patiently(lambda: self._supervisor(execution_id))
+            if deadline is not None and time.monotonic() >= deadline and supervisor.status != "completed":
                 status = await self._status(execution_id, history=False)
                 raise WaitTimeout(execution_id, limit_s or 0.0, status.state.value)
-        return await self._status(execution_id, history=True)
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask again while the server restarts."""
@@ -558,9 +593,7 @@ class EngineProvider(WorkflowProvider):
     async def signal(
         self, execution_id: str, name: str, payload: Any = None, *, idempotency_key: str | None = None
     ) -> Any:
-        supervisor, notes = await self._supervisor(execution_id)
-        if is_over(supervisor, notes):
-            raise InvalidInput("execution_id", f"{execution_id!r} is over; nothing hears a signal")
+        notes = await self._started_notes(execution_id)
         if name.startswith("sign_1"):
             await self._access.resolve_awakeable(name, payload)
             return None
@@ -572,12 +605,30 @@ class EngineProvider(WorkflowProvider):
         if PROMISE_HANDLER in handlers:
             await self._access.call(service, key, PROMISE_HANDLER, {"name": name, "payload": payload})
             return None
-        invocation_id = invocation_id_of(notes)
-        if invocation_id is None:
-            raise InvalidInput("execution_id", f"{execution_id!r} has not started yet; signal it when it runs")
-        request: system.SignalRequest = {"invocation_id": invocation_id, "name": name, "payload": payload}
+        request: system.SignalRequest = {
+            "invocation_id": invocation_id_of(notes) or "",
+            "name": name,
+            "payload": payload,
+        }
         await self._access.call(system.SIGNALS, None, "send", request, idempotency_key=idempotency_key)
         return None
+
+    async def _started_notes(self, execution_id: str) -> dict[str, bytes]:
+        """The supervisor's notes, when it has sent the handler: a moment after the start.
+
+        Raises:
+            InvalidInput: the execution is over, or does not get so far.
+        """
+        deadline = time.monotonic() + _START_WAIT_S
+        while True:
+            supervisor, notes = await self._supervisor(execution_id)
+            if is_over(supervisor, notes):
+                raise InvalidInput("execution_id", f"{execution_id!r} is over; nothing hears a signal")
+            if invocation_id_of(notes) is not None:
+                return notes
+            if time.monotonic() > deadline:
+                raise InvalidInput("execution_id", f"{execution_id!r} has not started yet; signal it when it runs")
+            await asyncio.sleep(_WATCH_FIRST_S)
 
     async def close(self) -> None:
         await self._access.close()
@@ -623,3 +674,14 @@ def _change(last: ExecutionStatus | None, status: ExecutionStatus) -> StateChang
 
 async def _nothing() -> list[HistoryEvent]:
     return []
+
+
+def spec_of(record: Mapping[str, Any]) -> WorkflowSpec:
+    """The spec that a record was made from."""
+    policy = record["retry_policy"]
+    return WorkflowSpec(
+        workflow_id=record["workflow_id"],
+        definition=record["definition"],
+        retry_policy=retry_policy_from_json(policy) if policy else None,
+        provider_config=record["provider_config"],
+    )

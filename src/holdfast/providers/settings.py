@@ -198,6 +198,13 @@ RESTATE = (
         url,
         "Local mechanism: where the server reaches this process; default: listen_host and listen_port",
     ),
+    Setting(
+        "drain",
+        "duration",
+        parse_duration,
+        "Local mechanism: on close, how long running handlers may take; the server tries them again elsewhere",
+        timedelta(seconds=2),
+    ),
 )
 
 EMBEDDED = (

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, cast
 
-from holdfast.errors import InvalidRequest
-from holdfast.ingress.durations import parse_delay_ms
+from holdfast.protocol.durations import parse_duration_ms
 from holdfast.providers import naming
 from holdfast.providers.errors import InvalidInput, InvalidSpec
 from holdfast.providers.types import (
@@ -44,20 +43,25 @@ def parse_duration(value: Any) -> timedelta:
     Raises:
         ValueError: anything else, or not above zero; the text says what is allowed.
     """
-    if isinstance(value, timedelta):
-        found = value
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        found = timedelta(seconds=value)
-    elif isinstance(value, str) and not value.strip().isdigit():
-        try:
-            found = timedelta(milliseconds=parse_delay_ms(value.strip()))
-        except InvalidRequest:
-            raise ValueError(f"{value!r} is no duration; write e.g. 30s, 5m, 1h 30m") from None
-    else:
+    try:
+        found = _duration_value(value)
+    except (OverflowError, ValueError) as error:  # of another form, longer than any timedelta, NaN
+        raise ValueError(f"{value!r} is no duration ({error}); write e.g. 30s, 5m, 1h 30m") from None
+    if found is None:
         raise ValueError(f"{value!r} is no duration; write one with its unit, e.g. 30s, 5m, 1h 30m")
     if found <= timedelta(0):
         raise ValueError(f"{value!r} is not above zero")
     return found
+
+
+def _duration_value(value: Any) -> timedelta | None:
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return timedelta(seconds=value)
+    if isinstance(value, str) and not value.strip().isdigit():
+        return timedelta(milliseconds=parse_duration_ms(value.strip()))
+    return None
 
 
 def spec_from_json(document: Any) -> WorkflowSpec:

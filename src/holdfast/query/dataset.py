@@ -3,7 +3,7 @@
 DataFusion asks a dataset for the columns it needs and the filters it can express, and reads batches until it has
 enough: nothing is loaded that a query does not ask for, and no table is ever in memory as a whole.
 
-Imported at the first query only, because it needs the extra `holdfast[sql]`.
+Imported in the worker process only, which needs the extra `holdfast[sql]`.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -107,7 +107,6 @@ class TableDataset(pads.Dataset):
                 batch = batch.filter(checked)
             if batch.num_rows:
                 yield batch.select(wanted)
-            reading.check()
 
 
 class _Fragment:

@@ -16,7 +16,7 @@ from holdfast.runtime.snapshot import Live
 
 _INVOCATION = "invocation i"
 _IS_STARTED = f"(i.status NOT IN ('{Status.SCHEDULED}', '{Status.INBOXED}'))"
-_IS_OUTPUT = f"(substr(i.output, 1, 2) = x'{m.OUTPUT:04x}')"
+_IS_OUTPUT = f"(length(i.output) > 0 AND substr(i.output, 1, 2) = x'{m.OUTPUT:04x}')"
 _STORED_ENTRIES = "(SELECT sum(j.entry_count) FROM journal j WHERE j.seq = i.seq)"
 HAS_JOURNAL = "(length(i.head) > 0 OR EXISTS (SELECT 1 FROM journal j WHERE j.seq = i.seq))"
 """The output is kept apart; without a journal it is no entry of one."""
@@ -120,14 +120,6 @@ _STORED_HALF: dict[str, Column] = {
 # ---- what only memory knows ----------------------------------------------------------------------------------------------
 
 
-def _deployment_id(live: Live) -> str | None:
-    return live.last_deployment.id if live.last_deployment is not None else None
-
-
-def _server(live: Live) -> str | None:
-    return live.last_deployment.sdk_version if live.last_deployment is not None else None
-
-
 def _of_error(value: Callable[[m.AttemptError], Any]) -> Callable[[Live], Any]:
     return lambda live: None if live.last_error is None else value(live.last_error)
 
@@ -136,8 +128,8 @@ _MEMORY_HALF: dict[str, Callable[[Live], Any]] = {
     "retry_count": lambda live: live.attempt_count,
     "last_start_at": lambda live: live.last_start_at_ms,
     "next_retry_at": lambda live: live.next_retry_at_ms,
-    "last_attempt_deployment_id": _deployment_id,
-    "last_attempt_server": _server,
+    "last_attempt_deployment_id": lambda live: live.last_deployment_id,
+    "last_attempt_server": lambda live: live.last_sdk_version,
     "last_failure": _of_error(failures.last_failure),
     "last_failure_error_code": _of_error(failures.doc_code),
     "last_failure_related_command_index": _of_error(lambda error: error.command_index),
@@ -147,8 +139,9 @@ _MEMORY_HALF: dict[str, Callable[[Live], Any]] = {
 
 
 def _from_memory(of: Callable[[Live], Any]) -> Make:
-    def make(reading: Reading, seq: int) -> Any:
-        live = reading.live.get(seq)
+    def make(reading: Reading, stored: str, seq: int) -> Any:
+        # Memory is read a moment after the rows.
+        live = reading.live.get(seq) if stored == Status.INVOKED else None
         return None if live is None else of(live)
 
     return make
@@ -164,7 +157,7 @@ def _public_status(reading: Reading, stored: str, seq: int) -> str:
         return "ready"
     if live.in_flight:
         return "running"
-    return "backing-off" if live.attempt_count else "ready"
+    return "backing-off" if live.next_retry_at_ms is not None else "ready"
 
 
 def _live_rows(reading: Reading, _columns: frozenset[str], _condition: Condition | None) -> Iterable[Mapping[str, Any]]:
@@ -192,7 +185,7 @@ SYS_INVOCATION = Selected(
     "1",
     {
         **_STORED_HALF,
-        **{name: Column(("i.seq",), _from_memory(of)) for name, of in _MEMORY_HALF.items()},
+        **{name: Column(("i.status", "i.seq"), _from_memory(of)) for name, of in _MEMORY_HALF.items()},
         "status": Column(("i.status", "i.seq"), _public_status, "public status"),
     },
 )

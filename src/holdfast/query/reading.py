@@ -1,4 +1,4 @@
-"""Reading rows for one query: from its snapshot, a part at a time, until somebody calls it off."""
+"""What one query reads: rows of the database at one moment, and the engine's memory beside them."""
 
 # pyright: reportUnknownMemberType=false
 # apsw's stubs name collections.abc.Buffer, which Python 3.11 does not have yet.
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import apsw
@@ -20,65 +21,57 @@ BYTES_AT_ONCE = 1 << 20
 Row = tuple[Any, ...]
 
 
-class CalledOff(Exception):
-    """The query is over: nobody waits for these rows any more."""
+def open_file(path: Path) -> apsw.Connection:
+    """A connection that sees the file as it is now, and cannot change it."""
+    return _fixed(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY))
+
+
+def open_copy(database: bytes) -> apsw.Connection:
+    """A connection to a copy of a database that is in memory elsewhere."""
+    connection = apsw.Connection(":memory:")
+    connection.deserialize("main", database)
+    return _fixed(connection)
+
+
+def _fixed(connection: apsw.Connection) -> apsw.Connection:
+    try:
+        connection.pragma("query_only", True)
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # the first read decides what is seen
+    except BaseException:
+        connection.close(True)
+        raise
+    return connection
 
 
 class Reading:
-    """One query's view of an engine. DataFusion reads it from threads of its own, several tables in turn."""
+    """DataFusion reads tables from threads of its own, several at a time; all of them see the same moment."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, connection: apsw.Connection, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.live = snapshot.live
-        self._connection = snapshot.connection
-        # One connection, so that every table shows the same moment; SQLite's own lock would let statements interleave,
-        # but closing it must wait for the one that runs.
-        self._lock = threading.Lock()
-        self._is_over = False
+        self._connection = connection
+        self._lock = threading.Lock()  # one connection, because two would not see the same moment
         self._types = {name: service.ty.lower() for name, service in snapshot.services.items()}
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Row]:
-        """Rows of a SELECT.
-
-        Raises:
-            CalledOff: `end` was called meanwhile.
-        """
+        """Rows of a SELECT, read a part at a time."""
         cursor: apsw.Cursor | None = None
         while True:
             part: list[Row] = []
+            size = 0
             with self._lock:
-                if self._is_over:
-                    raise CalledOff
-                try:
-                    if cursor is None:
-                        cursor = self._connection.cursor()
-                        cursor.execute(sql, values)
-                    size = 0
-                    for row in cursor:
-                        part.append(row)
-                        size += sum([len(value) for value in row if type(value) is bytes])
-                        if len(part) >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
-                            break
-                except apsw.InterruptError:
-                    raise CalledOff from None
+                if cursor is None:
+                    cursor = self._connection.cursor()
+                    cursor.execute(sql, values)
+                for row in cursor:
+                    part.append(row)
+                    size += sum([len(value) for value in row if type(value) is bytes])
+                    if len(part) >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
+                        break
             if not part:
                 return
             yield from part
-
-    def check(self) -> None:
-        """
-        Raises:
-            CalledOff: the query is over.
-        """
-        if self._is_over:
-            raise CalledOff
-
-    def end(self) -> None:
-        """Stop whatever reads, and let go of the database."""
-        self._is_over = True
-        self._connection.interrupt()
-        with self._lock:
-            self._connection.close(True)
 
     def service_type(self, service: str, key: str | None) -> str:
         """`service`, `virtual_object` or `workflow`; of a service that is not registered any more, what its key tells."""

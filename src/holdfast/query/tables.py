@@ -91,7 +91,6 @@ class Listed:
 
     def rows(self, reading: Reading, columns: Sequence[str], condition: Condition | None) -> Iterator[Row]:
         for row in self.make(reading, frozenset(columns), condition):
-            reading.check()
             yield tuple([row.get(name) for name in columns])
 
 

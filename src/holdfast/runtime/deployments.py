@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import apsw
 
 from holdfast.config import EngineConfig
 from holdfast.core import ids
-from holdfast.core.catalog import SETTINGS, Catalog, Deployment
+from holdfast.core.catalog import SETTINGS, Catalog, Deployment, configured
 from holdfast.errors import DeploymentRefused, EngineError, InvalidApp, InvalidManifest, InvalidRequest
 from holdfast.protocol import discovery
 from holdfast.protocol.discovery import Manifest, ServiceSpec
@@ -58,6 +59,7 @@ class Deployments:
         self.exclusively: Callable[[Callable[[], None]], Awaitable[None]] = _at_once
         """Runs a change of rows when no batch is being committed; set by the engine when it runs."""
         self.catalog = Catalog()
+        self._settings: dict[tuple[str, str], dict[str, Any]] = {}
         self._reload()
 
     # ---- looking -------------------------------------------------------------------------------------------------------
@@ -165,9 +167,10 @@ class Deployments:
         """
         uri = _checked_uri(uri)
         async with self._changing:
-            known = next((d for d in self.list() if d.is_remote and d.uri == uri), None)
+            # Two of one address: one was moved there; the newest is the one that was registered for it.
+            known = next((d for d in reversed(self.list()) if d.is_remote and d.uri == uri), None)
             if known is not None and not force:
-                return Registration(known, False, [self._shown(known, name) for name in known.services])
+                return Registration(known, False, [*known.services.values()])
             row = DeploymentRow(
                 known.id if known is not None else self._new_id(),
                 known.created_at_ms if known is not None else self._now_ms(),
@@ -214,10 +217,13 @@ class Deployments:
             address = known.uri if uri is None else _checked_uri(uri)
             row = DeploymentRow(known.id, known.created_at_ms, "", None, address, options)
             deployment = await self._discovered(row)
+            self._check(deployment, may_break=True)
             if not overwrite:
                 _check_same(known, deployment)
-            else:
-                self._check(deployment, may_break=True)
+                # What the recorded services declare stays; what the address is like is taken.
+                recorded = json.loads(known.manifest)["services"]
+                row.manifest = json.dumps({**json.loads(row.manifest), "services": recorded})
+                deployment = _deployment(row, {}, discovery.parse_manifest(row.manifest.encode()))
             if dry_run:
                 deployment.revisions = known.revisions
                 return deployment
@@ -258,8 +264,10 @@ class Deployments:
                 raise InvalidRequest(f"modifying retention time for service type {ty} is unsupported")
             changed = {key: value for key, value in settings.items() if value is not None}
             if changed:
-                merged = {**self.catalog.settings.get(name, {}), **changed}
-                await self._change(lambda: self._rows.set_settings(name, merged))
+                latest = self.latest(name)
+                assert latest is not None
+                merged = {**self._settings.get((latest.id, name), {}), **changed}
+                await self._change(lambda: self._rows.set_settings(latest.id, name, merged))
             return self.services[name]
 
     # ---- parts ---------------------------------------------------------------------------------------------------------
@@ -286,11 +294,6 @@ class Deployments:
     def _new_id(self) -> str:
         return ids.deployment_text(self._entropy(16))
 
-    def _shown(self, deployment: Deployment, service: str) -> ServiceSpec:
-        """With changed settings, where they apply."""
-        latest = self.latest(service)
-        return self.services[service] if latest is deployment else deployment.services[service]
-
     def _known(self, deployment_id: str) -> Deployment:
         known = self.get(deployment_id)
         if known is None:
@@ -305,17 +308,27 @@ class Deployments:
 
     async def _discovered(self, row: DeploymentRow) -> Deployment:
         """Ask the endpoint; what it says goes into the row."""
-        found = await self._endpoints.discover(row.uri or "", row.options["headers"], bool(row.options["use_http_11"]))
+        wants_http_11 = bool(row.options["use_http_11"])
+        found = await self._endpoints.discover(row.uri or "", row.options["headers"], wants_http_11)
         row.manifest = found.manifest.decode(errors="replace")
         row.options["sdk_version"] = found.sdk_version
         row.options["use_http_11"] = not found.is_http_2
         try:
             manifest = discovery.parse_manifest(found.manifest)
         except InvalidManifest as error:
+            is_unreadable = error.status == 500 and error.restate_code is None
             raise DeploymentRefused(
-                f"received a bad response from the SDK that cannot be decoded: {error}",
-                hint="upgrade the SDK of the endpoint, or check that it is one",
+                f"{'received a bad response from the SDK that cannot be decoded: ' if is_unreadable else ''}{error}",
+                status=error.status,
+                restate_code=error.restate_code,
+                hint=error.hint or "upgrade the SDK of the endpoint, or check that it is one",
             ) from error
+        if manifest.bidirectional and not found.is_http_2 and not wants_http_11:
+            raise DeploymentRefused(
+                "the endpoint wants the bidirectional protocol mode, which needs HTTP/2, but chose HTTP/1.1",
+                restate_code="META0015",
+                hint="serve it over HTTP/2, or register it with `use_http_11`: every step is then a request of its own",
+            )
         return _deployment(row, {}, manifest)
 
     def _check(self, deployment: Deployment, *, may_break: bool) -> None:
@@ -323,21 +336,15 @@ class Deployments:
             lowest, highest = deployment.min_protocol_version, deployment.max_protocol_version
             raise DeploymentRefused(
                 f"unsupported service protocol versions: [{lowest}, {highest}]. Supported versions by this runtime are "
-                f"[{VERSIONS[0]}, {self._config.protocol_version_max}]",
+                f"[{VERSIONS[0]}, {self._config.protocol_version_max}]. Please upgrade the SDK and try registering again.",
                 restate_code="META0012",
-            )
-        if deployment.is_bidirectional and deployment.use_http_11:
-            raise DeploymentRefused(
-                "the endpoint wants the bidirectional protocol mode, which needs HTTP/2; over HTTP/1.1 it must be a "
-                "request/response endpoint",
-                restate_code="META0015",
             )
         for name, service in deployment.services.items():
             latest = self.latest(name)
             if latest is not None and latest.services[name].ty != service.ty and not may_break:
                 raise DeploymentRefused(
-                    f"Service type cannot be changed across revisions: {name} is a {latest.services[name].ty}, the "
-                    f"endpoint offers a {service.ty}",
+                    f"detected a new service revision for '{name}' changing the service type from previous revision. "
+                    "Service type cannot be changed across revisions.",
                     status=409,
                     restate_code="META0006",
                     hint="give the new service another name, or register with `breaking`",
@@ -354,7 +361,13 @@ class Deployments:
             except InvalidManifest:
                 continue  # stored by an older version that was less strict; its application registers again
             found.append(_deployment(row, revisions.get(row.id, {}), manifest))
-        self.catalog.replace(found, self._rows.settings())
+        self._settings = self._rows.settings()
+        for deployment in found:
+            deployment.services = {
+                name: configured(service, self._settings.get((deployment.id, name), {}))
+                for name, service in deployment.services.items()
+            }
+        self.catalog.replace(found)
 
 
 async def _at_once(change: Callable[[], None]) -> None:
@@ -384,10 +397,6 @@ def _common_version(lowest: int, highest: int, config: EngineConfig) -> int | No
 def _deployment(row: DeploymentRow, revisions: dict[str, int], manifest: Manifest) -> Deployment:
     is_remote = row.name is None
     use_http_11 = bool(row.options.get("use_http_11"))
-    services = manifest.services
-    if is_remote and not manifest.bidirectional:
-        # As the server shows it: every attempt ends whenever it must wait.
-        services = {name: replace(service, inactivity_timeout_ms=0) for name, service in services.items()}
     return Deployment(
         id=row.id,
         uri=row.uri if row.uri is not None else f"inprocess://{row.name}",
@@ -398,8 +407,8 @@ def _deployment(row: DeploymentRow, revisions: dict[str, int], manifest: Manifes
         is_bidirectional=manifest.bidirectional,
         min_protocol_version=manifest.min_protocol_version,
         max_protocol_version=manifest.max_protocol_version,
-        services=services,
-        revisions={name: revisions.get(name, 0) for name in services},
+        services=manifest.services,
+        revisions={name: revisions.get(name, 0) for name in manifest.services},
         use_http_11=use_http_11,
         headers=dict(row.options.get("headers", {})),
         metadata=dict(row.options.get("metadata", {})),
@@ -412,8 +421,14 @@ def _check_same(known: Deployment, offered: Deployment) -> None:
     for name, service in known.services.items():
         other = offered.services.get(name)
         missing = set(service.handlers) - set(other.handlers if other is not None else ())
-        if other is None or missing:
-            lacks = f"service {name}" if other is None else f"handler {name}/{min(missing)}"
+        lacks = ""
+        if other is None:
+            lacks = f"service {name}"
+        elif other.ty != service.ty:
+            lacks = f"service {name} as a {service.ty}"
+        elif missing:
+            lacks = f"handler {name}/{min(missing)}"
+        if lacks:
             raise DeploymentRefused(
                 f"the address does not offer {lacks}, which deployment {known.id} has",
                 status=409,
@@ -423,16 +438,15 @@ def _check_same(known: Deployment, offered: Deployment) -> None:
 
 
 def _checked_uri(uri: str) -> str:
-    """With a slash at its end, as it is stored."""
+    """As it is stored and compared: scheme and host in lower case, a slash where there is no path."""
     try:
         parts = urlsplit(uri)
-        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and not parts.fragment
-        _ = parts.port
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        is_good = False
-    if not is_good:
+        parts, is_good = urlsplit(""), False
+    if not is_good or parts.query or parts.fragment:
         raise InvalidRequest(
             f"The request field 'uri' is invalid. Reason: '{uri}' is no absolute http or https address",
             hint="give the address that the engine reaches the services at, like http://localhost:9080",
         )
-    return uri if uri.endswith("/") else f"{uri}/"
+    return urlunsplit((parts.scheme, parts.netloc.lower(), parts.path or "/", "", ""))

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -48,7 +49,7 @@ from holdfast.runtime.timers import Timers
 from holdfast.runtime.transport.endpoints import Endpoints
 from holdfast.store.database import Owner, connect
 from holdfast.store.deployments import DeploymentRows
-from holdfast.store.failures import disk_full, is_full, unusable
+from holdfast.store.failures import disk_full, is_full, unreadable, unusable
 from holdfast.store.sqlite import SqliteTables
 
 log = logging.getLogger("holdfast.engine")
@@ -141,16 +142,18 @@ class EngineRuntime(Operations):
             self._open(connection)
             self._state = "running"
             self._settle_log()
+            if self._processor.disk_full is None:
+                self._recover()
         except BaseException as error:
-            self._state = "new"
-            if connection is not None:
-                connection.close(True)
+            if self._state == "running":
+                self._close(EngineStopped("the engine could not start"))
+            elif connection is not None:
+                with suppress(apsw.Error):
+                    connection.close(True)
             self._release()
             if isinstance(error, apsw.Error):
                 raise unusable(error, f"{self.path} could not be opened") from error
             raise
-        if self._processor.disk_full is None:
-            self._recover()
 
     def _open(self, connection: apsw.Connection) -> None:
         """Wire everything around an open database."""
@@ -172,6 +175,7 @@ class EngineRuntime(Operations):
             self._performers(),
             self._failed,
             self._full,
+            self._refuse_event,
             self._invoker.attempts,
             in_memory=self.path is None,
         )
@@ -211,20 +215,23 @@ class EngineRuntime(Operations):
                 raise
             self._processor.stand_still()
 
-    def _full(self, failure: DiskFull, lost: list[ev.Event]) -> bool:
-        """The disk is full, and these events did not happen."""
+    def _full(self) -> bool:
+        """The disk is full. Whoever waits for an invocation that is on disk goes on waiting."""
         if self._state != "running":
             return False  # on the way out there is nobody to wait for
-        for event in lost:
-            token: Any = getattr(event, "token", None)
-            if token is not None:
-                _set_exception(token.future if isinstance(token, _Waiter) else token, failure)
         self._standstill.begin()
-        for invocation_id, waiters in list(self._waiters.items()):
-            if self._machine.find(invocation_id) is None:
-                for waiter in waiters:
-                    _set_exception(waiter.future, failure)
         return True
+
+    def _refuse_event(self, event: ev.Event, failure: DiskFull) -> None:
+        """It did not happen, because the disk is full."""
+        token: Any = getattr(event, "token", None)
+        if isinstance(token, _Waiter):
+            _set_exception(token.future, failure)
+        elif token is not None:
+            _set_exception(token, failure)
+        elif isinstance(event, ev.Submitted):
+            for waiter in self._waiters.get(event.id, ()):
+                _set_exception(waiter.future, failure)
 
     def _drop_memory(self) -> None:
         """Forget what rows tell as well."""
@@ -609,7 +616,10 @@ class EngineRuntime(Operations):
         _check_id(invocation_id)
         await self._processor.settled()
         self.check_running()
-        inv = self._machine.find(invocation_id)
+        try:
+            inv = self._machine.find(invocation_id)
+        except apsw.Error as error:
+            raise unreadable(error) from error
         if inv is None:
             raise InvocationNotFound(
                 f"invocation {invocation_id} not found", hint="it was never accepted, or its retention is over"

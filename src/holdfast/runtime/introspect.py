@@ -18,6 +18,7 @@ from holdfast.core.model import Invocation, Status
 from holdfast.protocol import messages as m
 from holdfast.protocol.messages import Awaited
 from holdfast.protocol.wire import HEADER, HEADER_BYTES, message, split
+from holdfast.store.failures import unreadable
 
 PUBLIC_STATUSES = ("scheduled", "pending", "ready", "running", "backing-off", "suspended", "paused", "completed")
 PREVIEW_BYTES_MAX = 200
@@ -109,7 +110,10 @@ class Introspection:
         self._service_type = service_type
 
     def _rows(self, sql: str, bindings: list[Any]) -> list[Any]:
-        return list(self._connection.execute(sql, bindings))
+        try:
+            return list(self._connection.execute(sql, bindings))
+        except apsw.Error as error:
+            raise unreadable(error) from error
 
     def list_invocations(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -210,14 +210,20 @@ class Operations:
         self._settle_now()
         return self.introspection.state(service, key)
 
-    async def snapshot(self) -> Snapshot:
-        """Everything received before this call, at one moment. The caller closes its connection."""
+    async def snapshot(self, open_rows: Callable[[Path], Awaitable[object]]) -> Snapshot:
+        """Rows and memory of the same moment, as near as two can be that are read one after the other.
+
+        Args:
+            open_rows: Begins to read the database file, which then holds everything received before this call. Not
+                called by an engine in memory: the snapshot has a copy of its rows.
+        """
         self.check_running()
         await self._processor.settled()
+        if self.path is not None:
+            await open_rows(self.path)
         self.check_running()
-        return take_snapshot(
-            self.path, self._tables.connection, self._machine.resident.values(), self.deployments.catalog
-        )
+        writer = self._tables.connection if self.path is None else None
+        return take_snapshot(writer, self._machine.resident.values(), self.deployments.catalog)
 
     def statistics(self) -> dict[str, int]:
         """Figures of this moment: attempts in flight, invocations in memory."""

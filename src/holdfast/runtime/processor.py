@@ -50,7 +50,8 @@ class Processor:
         clock: Clock,
         perform: dict[type, Callable[[Any], None]],
         on_failure: Callable[[EngineError], None],
-        on_full: Callable[[DiskFull, list[Event]], bool],
+        on_full: Callable[[], bool],
+        refuse: Callable[[Event, DiskFull], None],
         in_flight: Sized,
         *,
         in_memory: bool,
@@ -58,8 +59,9 @@ class Processor:
         """
         Args:
             on_failure: Told why no batch will ever be committed again.
-            on_full: Told that the disk is full and which events did not happen; False when the engine cannot wait for
-                space, so that this is a failure like any other.
+            on_full: Told that the disk is full; False when the engine cannot wait for space, so that this is a failure
+                like any other.
+            refuse: Told which events did not happen because of it.
             in_flight: Attempts, as many as there are.
         """
         self.machine = machine
@@ -71,6 +73,7 @@ class Processor:
         self._perform = perform
         self._on_failure = on_failure
         self._on_full = on_full
+        self._refuse = refuse
         self._in_flight = in_flight
         self._turns = 0
         self._inbox: list[Event] = []
@@ -95,7 +98,7 @@ class Processor:
             lazy: nothing waits for it, so it may share the next commit instead of causing one.
         """
         if self.disk_full is not None:
-            self._on_full(self.disk_full, [event])
+            self._refuse(event, self.disk_full)
             return
         self._inbox.append(event)
         if self._scheduled:
@@ -133,7 +136,10 @@ class Processor:
         if self._committing:
             self._readers.append(callback)
         elif self.failure is None:
-            callback()
+            try:
+                callback()
+            except apsw.Error as error:  # what the callback was to find would be lost
+                self.fail(unusable(error, "the database could not be read"))
 
     def drain(self) -> None:
         """Apply and commit everything that has arrived, then perform the effects."""
@@ -225,11 +231,13 @@ class Processor:
         if self._lazy is not None:
             self._lazy.cancel()
             self._lazy = None
-        if self._on_full(failure, lost):
-            self._settle()
-        else:
+        if not self._on_full():
             self.disk_full = None
             self.fail(disk_full(is_final=True))
+            return
+        for event in lost:
+            self._refuse(event, failure)
+        self._settle()
 
     def fail(self, failure: EngineError) -> None:
         """End the engine."""

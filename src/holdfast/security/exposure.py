@@ -25,11 +25,12 @@ def is_loopback(host: str) -> bool:
     return bool(found) and all(ipaddress.ip_address(str(one[4][0]).partition("%")[0]).is_loopback for one in found)
 
 
-def check_exposure(host: str, gate: TokenGate, *, insecure: bool, has_tls: bool) -> None:
+def check_exposure(host: str, gate: TokenGate, *, db: str, insecure: bool, has_tls: bool) -> None:
     """Refuse to let other machines in without tokens; let nobody in without one where others can.
 
     Args:
         host: Where the API of `gate` is about to listen.
+        db: The engine's file, for the hint.
         insecure: It was said that this is meant.
     Raises:
         UnsafeAddress: other machines could reach the API, and it has no token that could be asked for.
@@ -42,7 +43,7 @@ def check_exposure(host: str, gate: TokenGate, *, insecure: bool, has_tls: bool)
     if not gate.usable():
         raise UnsafeAddress(
             f"other machines could reach the {gate.scope} on {host}, and there is no token to ask them for",
-            hint=f"make one: holdfast tokens create --scope {gate.scope} --db …; or listen on 127.0.0.1; or, where a "
+            hint=f"make one: holdfast tokens create --scope {gate.scope} --db {db}; or listen on 127.0.0.1; or, where a "
             "proxy or a network of your own lets in only whom you trust: --insecure",
         )
     gate.close()

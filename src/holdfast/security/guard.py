@@ -122,7 +122,7 @@ class Guard:
             message = f"the token is not one of the {self._what}: unknown, expired, revoked, or made for the other API"
             challenge += ', error="invalid_token"'
         else:
-            message = f"the {self._what} asks for a token: send 'authorization: Bearer …'"
+            message = f"the {self._what} asks for a token: send 'authorization: Bearer TOKEN'"
         return Refusal(401, message, ((b"www-authenticate", challenge.encode()),))
 
 

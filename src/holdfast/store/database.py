@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from importlib import resources
@@ -16,6 +18,8 @@ from typing import IO
 import apsw
 
 from holdfast.errors import DatabaseInUse, DatabaseRefused
+
+log = logging.getLogger("holdfast.store")
 
 APPLICATION_ID = 0x484F4C44  # "HOLD", in the SQLite header of every holdfast database
 SCHEMA_VERSION = 3
@@ -93,6 +97,7 @@ def connect(path: Path | None, *, fsync: bool) -> apsw.Connection:
             the process never does.
     Raises:
         DatabaseRefused: not a holdfast database, a newer schema, or damaged. The file was not changed.
+        apsw.Error: the file cannot be used: I/O error, disk full.
     """
     if path is None:
         connection = apsw.Connection(":memory:")
@@ -102,7 +107,31 @@ def connect(path: Path | None, *, fsync: bool) -> apsw.Connection:
             _refuse_foreign(path)
         elif not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        _make_private(path)
         connection = apsw.Connection(str(path))
+    try:
+        _prepare(connection, fsync=fsync)
+    except BaseException:
+        connection.close(True)  # not by the garbage collector, some time later
+        raise
+    return connection
+
+
+def _make_private(path: Path) -> None:
+    """Take from others what rights they have to a file that was made elsewhere: it holds what callers sent."""
+    for file in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+        try:
+            mode = stat.S_IMODE(file.stat().st_mode)
+            if mode & (stat.S_IRWXG | stat.S_IRWXO):
+                file.chmod(mode & stat.S_IRWXU)
+                log.warning("others could read the database; now only its owner can", extra={"file": str(file)})
+        except FileNotFoundError:
+            pass
+        except PermissionError:
+            log.warning("others can read the database, and only its owner can change that", extra={"file": str(file)})
+
+
+def _prepare(connection: apsw.Connection, *, fsync: bool) -> None:
     connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", "full" if fsync else "normal")
     connection.pragma("fullfsync", True)  # macOS: fsync alone leaves data in the drive's cache
@@ -112,7 +141,6 @@ def connect(path: Path | None, *, fsync: bool) -> apsw.Connection:
     connection.pragma("temp_store", "memory")
     connection.pragma("foreign_keys", False)
     _migrate(connection)
-    return connection
 
 
 def check_place(path: Path) -> None:

@@ -51,9 +51,10 @@ class DeploymentRows:
         """(service, revision, deployment id), oldest first."""
         return self._many("SELECT service, revision, deployment_id FROM service_revision ORDER BY revision")
 
-    def settings(self) -> dict[str, dict[str, Any]]:
-        rows = self._connection.execute("SELECT service, settings FROM service_setting")
-        return {service: json.loads(settings) for service, settings in rows}
+    def settings(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """(deployment id, service) -> what an operator changed."""
+        rows = self._connection.execute("SELECT deployment_id, service, settings FROM service_setting")
+        return {(deployment_id, service): json.loads(settings) for deployment_id, service, settings in rows}
 
     def register(self, row: DeploymentRow, services: list[str]) -> None:
         """Add or replace a deployment; each service gets its next revision, and settings of its manifest again."""
@@ -65,7 +66,7 @@ class DeploymentRows:
                     "WHERE service = ?1",
                     (service, row.id),
                 )
-                db.execute("DELETE FROM service_setting WHERE service = ?", (service,))
+                db.execute("DELETE FROM service_setting WHERE service = ? AND deployment_id = ?", (service, row.id))
 
     def update(self, row: DeploymentRow) -> None:
         """Replace a deployment's row and leave revisions as they are."""
@@ -82,10 +83,13 @@ class DeploymentRows:
     def remove(self, deployment_id: str) -> None:
         with self._connection as db:
             db.execute("DELETE FROM deployment WHERE id = ?", (deployment_id,))
+            db.execute("DELETE FROM service_revision WHERE deployment_id = ?", (deployment_id,))
+            db.execute("DELETE FROM service_setting WHERE deployment_id = ?", (deployment_id,))
 
-    def set_settings(self, service: str, settings: Mapping[str, Any]) -> None:
+    def set_settings(self, deployment_id: str, service: str, settings: Mapping[str, Any]) -> None:
         with self._connection as db:
-            db.execute("INSERT OR REPLACE INTO service_setting VALUES (?, ?)", (service, json.dumps(dict(settings))))
+            row = (service, deployment_id, json.dumps(dict(settings)))
+            db.execute("INSERT OR REPLACE INTO service_setting VALUES (?, ?, ?)", row)
 
     def live_count(self, deployment_id: str) -> int:
         """Invocations bound to the deployment that are not over."""

@@ -43,6 +43,16 @@ def disk_full(*, is_final: bool = False) -> DiskFull:
     )
 
 
+def unreadable(error: apsw.Error) -> EngineError:
+    """A look at the rows failed. Nothing was changed, so the engine need not stop."""
+    failure = EngineError(
+        f"the database could not be read: {type(error).__name__}: {error}",
+        hint="look at the disk (dmesg, SMART); what is stored was not changed",
+    )
+    failure.__cause__ = error
+    return failure
+
+
 def unusable(error: BaseException, doing: str) -> EngineError:
     """
     Args:

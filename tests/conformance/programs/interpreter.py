@@ -20,7 +20,7 @@ from restate.exceptions import RetryableError
 from restate.handler import handler_from_callable
 
 from tests.conformance import ledger
-from tests.conformance.programs.common import RETRY, id_from_key, ms
+from tests.conformance.programs.common import RETRY, ms
 
 Program = dict[str, Any]
 Operation = dict[str, Any]
@@ -184,20 +184,20 @@ def _call(frame: Frame, op: Operation) -> Any:
     return frame.ctx.generic_call(service, node["handler"], body, key=key, idempotency_key=idempotency)
 
 
-def _result(op: Operation, value: Any) -> Any:
-    """What a future of `_call` gives: bytes when the call was generic."""
+def _result(value: Any) -> Any:
+    """What a future of a call gives: bytes when the call was generic."""
     return json.loads(value) if isinstance(value, bytes) and value else value
 
 
 async def _call_now(frame: Frame, op: Operation) -> None:
-    frame.out.append(_result(op, await _call(frame, op)))
+    frame.out.append(_result(await _call(frame, op)))
 
 
 async def _call_twice(frame: Frame, op: Operation) -> None:
     """Two calls with one idempotency key, at the same time: one child, and both get its result."""
     first, second = _call(frame, op), _call(frame, op)
     same = await first.invocation_id() == await second.invocation_id()
-    frame.out.append([same, _result(op, await first), _result(op, await second)])
+    frame.out.append([same, _result(await first), _result(await second)])
 
 
 async def _send(frame: Frame, op: Operation) -> None:
@@ -239,7 +239,7 @@ async def _cancel_call(frame: Frame, op: Operation) -> None:
     future = _call(frame, op)
     frame.note(f"id {op['node']['node']}", await future.invocation_id())
     await future.cancel_invocation()
-    frame.out.append(_result(op, await future))
+    frame.out.append(_result(await future))
 
 
 # --- awakeables, promises, and what the test does from outside ----------------------------------------------------------
@@ -252,6 +252,8 @@ async def _awakeable(frame: Frame, op: Operation) -> None:
         frame.env[op["n"]] = name
         await _send(frame, op["by"])
     else:
+        # All commands before are durable with it: a kill must not come in between.
+        await frame.ctx.run_typed("flush", lambda: None)
         frame.note(f"outside {op['n']}", f"{frame.ctx.request().id} {name}")
     frame.out.append(await future)
 
@@ -304,9 +306,9 @@ def _branch(frame: Frame, op: Operation) -> Any:
             raise TerminalError(f"no branch {other}")
 
 
-async def _settled(future: Any, op: Operation) -> Any:
+async def _settled(future: Any) -> Any:
     try:
-        return ["ok", _result(op, await future)]
+        return ["ok", _result(await future)]
     except TerminalError as error:
         return ["error", *_error(error)]
 
@@ -322,13 +324,13 @@ async def _start(frame: Frame, op: Operation) -> None:
 
 
 async def _join(frame: Frame, op: Operation) -> None:
-    frame.out.append(_result(op, await frame.futures.pop(op["f"])))
+    frame.out.append(_result(await frame.futures.pop(op["f"])))
 
 
 async def _gather(frame: Frame, op: Operation) -> None:
     futures = [_branch(frame, branch) for branch in op["of"]]
     await gather(*futures)
-    frame.out.append([await _settled(future, branch) for future, branch in zip(futures, op["of"], strict=True)])
+    frame.out.append([await _settled(future) for future in futures])
 
 
 async def _as_completed(frame: Frame, op: Operation) -> None:
@@ -338,7 +340,7 @@ async def _as_completed(frame: Frame, op: Operation) -> None:
     results: dict[int, Any] = {}
     async for future in as_completed(*futures):
         place = places[id(future)]
-        results[place] = await _settled(future, op["of"][place])
+        results[place] = await _settled(future)
     frame.out.append([results[place] for place in sorted(results)])
 
 
@@ -346,7 +348,8 @@ async def _select(frame: Frame, op: Operation) -> None:
     """One branch completes, the others never do."""
     futures = {f"b{place}": _branch(frame, branch) for place, branch in enumerate(op["of"])}
     try:
-        frame.out.append(_result(op, await select(**futures)))
+        winner, value = await select(**futures)
+        frame.out.append([winner, _result(value)])
     except TerminalError as error:
         frame.out.append(_error(error))
 

@@ -85,6 +85,17 @@ class Endpoints:
         try:
             found = await endpoint.discover()
         except EndpointFailed as error:
+            if (
+                error.status is None
+                and not use_http_11
+                and uri.startswith("http:")
+                and await self._speaks_http_11(uri, headers)
+            ):
+                raise DeploymentRefused(
+                    f"error when calling '{uri}': server possibly supports only HTTP/1.1",
+                    restate_code="META0014",
+                    hint="register it with `use_http_11`, or serve it with a server that speaks HTTP/2, like hypercorn",
+                ) from error
             raise DeploymentRefused(
                 str(error),
                 restate_code="META0003",
@@ -99,6 +110,19 @@ class Endpoints:
                 hint=f"check that {uri} is served by a Restate SDK",
             )
         return found
+
+    async def _speaks_http_11(self, uri: str, headers: Mapping[str, str]) -> bool:
+        """Whether something answers there that did not over HTTP/2: without TLS nobody negotiates."""
+        from holdfast.runtime.transport.remote import EndpointFailed
+
+        endpoint = self._endpoint(uri, headers, use_http_11=True)
+        try:
+            await endpoint.discover()
+        except EndpointFailed as error:
+            return error.status is not None
+        finally:
+            await endpoint.close()
+        return True
 
     def _endpoint(self, uri: str, headers: Mapping[str, str], use_http_11: bool) -> Endpoint:
         from holdfast.runtime.transport.remote import Endpoint

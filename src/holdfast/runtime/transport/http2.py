@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import h2.config
@@ -25,7 +27,11 @@ STREAMS_MAX = 128
 """Requests on one connection at a time; the other side may allow fewer."""
 STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES = 2 << 20, 5 << 20
 _DEFAULT_WINDOW_BYTES = 65_535
-_CANCEL = 8
+_REFUSED_STREAM, _CANCEL = 7, 8
+_GOAWAY = 7
+_HEADER_BYTES = 9
+_FRAME_BYTES_MAX = _HEADER_BYTES + (1 << 14)
+"""We allow no larger frames; one that claims to be larger is left to h2 to refuse."""
 
 
 class Unreachable(Exception):
@@ -41,8 +47,12 @@ class Sink(Protocol):
 
     def response(self, status: int, headers: dict[str, str]) -> None: ...
     def received(self, body: bytes) -> None: ...
-    def ended(self, failure: str | None) -> None:
-        """The response is complete, or was cut off for the reason given. Called once, and nothing after it."""
+    def ended(self, failure: str | None, *, is_untouched: bool = False) -> None:
+        """The response is complete, or was cut off for the reason given. Called once, and nothing after it.
+
+        Args:
+            is_untouched: The other side promises that it did nothing with the request.
+        """
         ...
 
 
@@ -104,7 +114,7 @@ class Stream:
 class Connection(asyncio.Protocol):
     """One connection and the requests on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_room: Callable[[], None]) -> None:
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
         initial = {
             h2.settings.SettingCodes.ENABLE_PUSH: 0,
@@ -114,6 +124,13 @@ class Connection(asyncio.Protocol):
         self.h2.local_settings = h2.settings.Settings(client=True, initial_values=initial)
         self.streams: dict[int, Stream] = {}
         self.is_open = False
+        self.reserved = 0
+        """Requests that somebody is about to open."""
+        self.is_settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the other side has said what it allows, or is gone."""
+        self._streams_max = 0
+        self._incoming = b""
+        self._on_room = on_room
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set when the connection is made
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -123,15 +140,15 @@ class Connection(asyncio.Protocol):
 
     @property
     def has_room(self) -> bool:
-        limit = min(STREAMS_MAX, self.h2.remote_settings.max_concurrent_streams)
-        return self.is_open and len(self.streams) < limit
+        return self.is_open and len(self.streams) + self.reserved < self._streams_max
 
     def request(self, headers: list[tuple[str, str]], sink: Sink) -> Stream:
-        """Open a request; the caller made sure that there is room, and sends or ends its body at once.
+        """Open a request where a place is reserved. The caller sends or ends its body at once.
 
         The two leave together: an endpoint that refuses by the headers alone may have closed the stream already when its
         body arrives, and not all of them take that well.
         """
+        self.reserved -= 1
         stream_id = self.h2.get_next_available_stream_id()
         stream = self.streams[stream_id] = Stream(self, stream_id, sink)
         self.h2.send_headers(stream_id, headers)
@@ -184,7 +201,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            events = self.h2.receive_data(data)
+            events = self.h2.receive_data(self._without_goodbye(data))
         except h2.exceptions.ProtocolError as error:
             self.flush()
             self._lose(f"the endpoint broke the HTTP/2 protocol: {error}")
@@ -220,21 +237,51 @@ class Connection(asyncio.Protocol):
         elif isinstance(event, h2.events.StreamEnded):
             self._end(event.stream_id, None)
         elif isinstance(event, h2.events.StreamReset):
-            self._end(event.stream_id, f"stream reset by the endpoint (HTTP/2 error {int(event.error_code or 0)})")
+            error_code = int(event.error_code or 0)
+            reason = f"stream reset by the endpoint (HTTP/2 error {error_code})"
+            self._end(event.stream_id, reason, is_untouched=error_code == _REFUSED_STREAM)
         elif isinstance(event, h2.events.WindowUpdated | h2.events.RemoteSettingsChanged):
             for stream in list(self.streams.values()):
                 stream.write()
+            if isinstance(event, h2.events.RemoteSettingsChanged):
+                self._streams_max = min(STREAMS_MAX, self.h2.remote_settings.max_concurrent_streams)
+                self._settle()
+                self._on_room()
         elif isinstance(event, h2.events.PingAckReceived):
             self._is_pinged = False
-        elif isinstance(event, h2.events.ConnectionTerminated):
-            self.is_open = False  # nothing new on it; what the endpoint took, it finishes
-            for stream_id in [number for number in self.streams if number > (event.last_stream_id or 0)]:
-                self._end(stream_id, "the endpoint is going away")
+            self._look_again(KEEP_ALIVE_S)
 
-    def _end(self, stream_id: int, failure: str | None) -> None:
+    def _without_goodbye(self, data: bytes) -> bytes:
+        """Whole frames of what arrived, without GOAWAY: h2 takes that for the end, but what was begun is finished."""
+        incoming, self._incoming = self._incoming + data, b""
+        kept, position = bytearray(), 0
+        while len(incoming) - position >= _HEADER_BYTES:
+            size = _HEADER_BYTES + int.from_bytes(incoming[position : position + 3])
+            frame = incoming[position : position + size]
+            if len(frame) < size <= _FRAME_BYTES_MAX:
+                break
+            position += size
+            if frame[3] == _GOAWAY and len(frame) >= _HEADER_BYTES + 8:
+                self._leave(int.from_bytes(frame[9:13]) & 0x7FFF_FFFF)
+            else:
+                kept += frame
+        self._incoming = incoming[position:]
+        return bytes(kept)
+
+    def _leave(self, last_stream_id: int) -> None:
+        """The endpoint takes nothing new on this connection."""
+        self.is_open = False
+        for stream_id in [number for number in self.streams if number > last_stream_id]:
+            self._end(stream_id, "the endpoint is going away", is_untouched=True)
+        if self.streams and not self._is_pinged:  # some servers go on to say nothing at all: see whether it lives
+            self._ping()
+        elif not self.streams:
+            self._transport.close()
+
+    def _end(self, stream_id: int, failure: str | None, *, is_untouched: bool = False) -> None:
         stream = self.streams.pop(stream_id, None)
         if stream is not None:
-            stream.sink.ended(failure)
+            stream.sink.ended(failure, is_untouched=is_untouched)
             self._freed()
 
     def _freed(self) -> None:
@@ -243,6 +290,11 @@ class Connection(asyncio.Protocol):
                 self._look_again(IDLE_S)
             else:
                 self._transport.close()
+        self._on_room()
+
+    def _settle(self) -> None:
+        if not self.is_settled.done():
+            self.is_settled.set_result(None)
 
     def _lose(self, reason: str) -> None:
         self.is_open = False
@@ -251,6 +303,8 @@ class Connection(asyncio.Protocol):
         streams, self.streams = self.streams, {}
         for stream in streams.values():
             stream.sink.ended(reason)
+        self._settle()
+        self._on_room()
 
     # ---- looking after a silent connection -----------------------------------------------------------------------------
 
@@ -266,10 +320,13 @@ class Connection(asyncio.Protocol):
         elif not self.streams:
             self.close()
         else:
-            self._is_pinged = True
-            self.h2.ping(b"holdfast")
-            self.flush()
-            self._look_again(KEEP_ALIVE_TIMEOUT_S)
+            self._ping()
+
+    def _ping(self) -> None:
+        self._is_pinged = True
+        self.h2.ping(b"holdfast")
+        self.flush()
+        self._look_again(KEEP_ALIVE_TIMEOUT_S)
 
 
 class Pool:
@@ -279,44 +336,74 @@ class Pool:
         self._host, self._port, self._tls = host, port, tls
         self._connect_timeout_s = connect_timeout_s
         self._connections: list[Connection] = []
-        self._connecting: asyncio.Task[Connection] | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._waiting: deque[asyncio.Future[Connection]] = deque()
 
     async def connection(self) -> Connection:
-        """A connection with room for a request, which the caller must open before it waits again.
+        """A connection with a place reserved for one request, which the caller must open before it waits again.
 
         Raises:
             Unreachable, NotHttp2: there is none, and none can be made.
         """
-        while True:
-            self._connections = [c for c in self._connections if not c.lost.done()]
-            for connection in self._connections:
-                if connection.has_room:
-                    return connection
-            if self._connecting is None:
-                self._connecting = asyncio.create_task(self._connect())
-                self._connecting.add_done_callback(self._connected)
-            # Shared: whoever comes meanwhile waits for the same connection, and is not cancelled with another waiter.
-            await asyncio.shield(self._connecting)
+        waiter: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        self._hand_out()
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                waiter.result().reserved -= 1
+            raise
 
-    def _connected(self, task: asyncio.Task[Connection]) -> None:
-        self._connecting = None
-        if not task.cancelled() and task.exception() is None:
-            self._connections.append(task.result())
+    def _hand_out(self) -> None:
+        """Give places to those who wait, first come, first served; make one more connection when there are too few."""
+        waiting = self._waiting
+        for connection in self._connections:
+            while waiting and connection.has_room:
+                waiter = waiting.popleft()
+                if not waiter.done():
+                    connection.reserved += 1
+                    waiter.set_result(connection)
+        while waiting and waiting[0].done():
+            waiting.popleft()
+        if waiting and self._connecting is None:
+            self._connecting = asyncio.create_task(self._connect())
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> None:
+        failure: Exception | None = None
+        try:
+            connection = await self._connected()
+        except (Unreachable, NotHttp2) as error:
+            failure = error
+        else:
+            self._connections = [*(c for c in self._connections if not c.lost.done()), connection]
+        finally:
+            self._connecting = None
+        if failure is not None:
+            waiting, self._waiting = self._waiting, deque()
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_exception(failure)
+        self._hand_out()
+
+    async def _connected(self) -> Connection:
+        """A new connection that knows what the other side allows."""
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 transport, connection = await asyncio.get_running_loop().create_connection(
-                    Connection, self._host, self._port, ssl=self._tls
+                    lambda: Connection(self._hand_out), self._host, self._port, ssl=self._tls
                 )
+                session = transport.get_extra_info("ssl_object")
+                if session is not None and session.selected_alpn_protocol() != "h2":
+                    transport.abort()
+                    raise NotHttp2
+                await connection.is_settled
         except TimeoutError as error:
-            raise Unreachable(f"no connection within {self._connect_timeout_s:g} s") from error
-        except (OSError, ssl.SSLError) as error:
+            raise Unreachable(f"no HTTP/2 connection within {self._connect_timeout_s:g} s") from error
+        except OSError as error:  # of the network, or of TLS
             raise Unreachable(str(error) or type(error).__name__) from error
-        session = transport.get_extra_info("ssl_object")
-        if session is not None and session.selected_alpn_protocol() != "h2":
-            transport.abort()
-            raise NotHttp2
+        if connection.lost.done() or not connection.is_open:
+            raise Unreachable("the endpoint closed the connection at once; it may speak HTTP/1.1 only (use_http_11)")
         return connection
 
     def retire(self) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 DRAIN_S = 5.0
 """How long an endpoint may take to end its response after its last frame."""
+OPENED_MAX = 3
+"""An endpoint that restarts refuses requests that were under way to it; they go to its next connection."""
 DISCOVERY_TIMEOUT_S = 30.0
 DISCOVERY_BYTES_MAX = 32 << 20
 CLUSTER_NAME = "localcluster"
@@ -229,7 +231,7 @@ class _Whole:
         if len(self.body) > DISCOVERY_BYTES_MAX:
             raise EndpointFailed("the discovery answer is too large")
 
-    def ended(self, failure: str | None) -> None:
+    def ended(self, failure: str | None, *, is_untouched: bool = False) -> None:
         if not self.done.done():
             self.done.set_result(failure)
 
@@ -318,20 +320,22 @@ def _retry_after_ms(value: str | None, now_s: float) -> int | None:
 class StreamingAttempt(RemoteAttempt):
     """Over HTTP/2: notifications go out while frames come in. Takes its own response as a `Sink`."""
 
-    __slots__ = ("_done", "_pending", "_stream")
+    __slots__ = ("_done", "_is_untouched", "_stream", "_unanswered")
 
     def __init__(self, listener: Listener, order: Order, endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> None:
         self._stream: Stream | None = None
-        self._pending = bytearray(order.first_input)
+        self._unanswered = bytearray(order.first_input)
+        """Everything sent before the response began: it may have to be sent again."""
+        self._is_untouched = False
         self._done: asyncio.Future[str | None] = loop.create_future()
         super().__init__(listener, order, endpoint, loop)
 
     def feed(self, frames: bytes) -> None:
         self.active_at_s = self._loop.time()
+        if self.status == 0:
+            self._unanswered += frames
         if self._stream is not None:
             self._stream.send(frames)
-        else:
-            self._pending += frames
 
     def close(self) -> None:
         if self._input_ended:
@@ -347,19 +351,32 @@ class StreamingAttempt(RemoteAttempt):
             self._loop.call_later(DRAIN_S, self.ended, None)
 
     async def _exchange(self) -> None:
+        failure: str | None = None
+        for _ in range(OPENED_MAX):
+            failure = await self._try()
+            if not self._is_untouched:
+                break
+            self._is_untouched, self._done = False, self._loop.create_future()
+        if failure is not None:
+            self._failure = self._failure or failure
+
+    async def _try(self) -> str | None:
+        """One request; the reason why its response was cut off, if it was."""
         endpoint, order = self._endpoint, self._order
         stream = await endpoint.open("POST", endpoint.path(order), endpoint.invocation_headers(order), order.key, self)
         try:
-            stream.send(bytes(self._pending))
-            self._pending.clear()
+            stream.send(bytes(self._unanswered))
             if self._input_ended:
                 stream.end()
             self._stream = stream
-            failure = await self._done
+            return await self._done
         finally:
+            self._stream = None
             stream.reset()  # does nothing when both sides are done
-        if failure is not None:
-            self._failure = self._failure or failure
+
+    def response(self, status: int, headers: dict[str, str]) -> None:
+        self._unanswered.clear()
+        super().response(status, headers)
 
     def received(self, body: bytes) -> None:
         if self._failure is not None:
@@ -370,8 +387,9 @@ class StreamingAttempt(RemoteAttempt):
             self._failure = f"malformed message from the SDK: {error} [RT0012]"
             self.ended(None)
 
-    def ended(self, failure: str | None) -> None:
+    def ended(self, failure: str | None, *, is_untouched: bool = False) -> None:
         if not self._done.done():
+            self._is_untouched = is_untouched and self.status == 0
             self._done.set_result(None if failure is None else f"{self._endpoint.uri}: {failure} [RT0010]")
 
 

@@ -19,8 +19,10 @@ FROM (
     FROM deployment, json_each(deployment.manifest, '$.services') AS service
 );
 
--- Settings that an operator changed, as JSON. The next registration of the service removes them.
+-- Settings that an operator changed, as JSON. The next registration of the service there removes them.
 CREATE TABLE service_setting (
-    service  TEXT PRIMARY KEY,
-    settings TEXT NOT NULL
+    service       TEXT NOT NULL,
+    deployment_id TEXT NOT NULL,
+    settings      TEXT NOT NULL,
+    PRIMARY KEY (service, deployment_id)
 ) STRICT, WITHOUT ROWID;

@@ -1,0 +1,168 @@
+"""Changed code under an invocation in flight: what was recorded, what the code does now, where, and how to go on.
+
+The SDK compares the commands of the code with those of the journal and reports the first difference with code 570; 571
+says that the two sides of the protocol disagree otherwise. Trying again changes neither, so the invocation is paused,
+with a message that a person can act on. Pure: an error and a journal in, a better error out.
+
+Source: the Error messages of restate-sdk 1.3. It names the command of the code by index, type and name, says in its text
+how the two differ, and sends no stack trace with a mismatch.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from holdfast.protocol import messages as m
+from holdfast.protocol.messages import AttemptError
+from holdfast.protocol.wire import MalformedFrame, message, split, string
+
+JOURNAL_MISMATCH, PROTOCOL_VIOLATION = 570, 571
+
+NAME_CHARS_MAX = 80
+"""Of names in a message; what is longer is cut."""
+
+_PYTHON_LINE = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)$', re.MULTILINE)
+_JS_LINE = re.compile(
+    r"^\s*at (?:(?P<function>[^(\n]+) \()?(?:file://)?(?P<file>[^()\n]+?):(?P<line>\d+):\d+\)?$", re.MULTILINE
+)
+_FOREIGN = re.compile(r"[/\\](?:site-packages|dist-packages|node_modules)[/\\]|^node:|[/\\]asyncio[/\\]|^<")
+_DIFFERENCE = re.compile(r"^- Difference:\n((?:   ?.*\n?)+)", re.MULTILINE)
+_AWAITED = re.compile(r"^Notifications awaited on this await point:\n((?: - .*\n?)+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """A command of the journal."""
+
+    number: int
+    """Among the commands, Input being 0: how the SDK counts."""
+    index: int
+    """Among all entries: how the journal is shown."""
+    text: str
+
+
+def is_mismatch(error: AttemptError) -> bool:
+    """Whether the code and the journal disagree, so that another attempt of the same code fails the same way."""
+    return error.code in (JOURNAL_MISMATCH, PROTOCOL_VIOLATION)
+
+
+def explain(error: AttemptError, journal: bytes, invocation_id: str, *, is_workflow_run: bool) -> AttemptError:
+    """The error with a message that names both entries and the user's line, and says how to go on.
+
+    Args:
+        error: As the SDK sent it; `is_mismatch` holds.
+        journal: All frames of the journal.
+        is_workflow_run: It cannot be started anew under another id.
+    """
+    where = source_line(error.stacktrace)
+    at = f" ({where})" if where else ""
+    detail: dict[str, Any] = {"source_line": where}
+    if error.code == PROTOCOL_VIOLATION:
+        first = f"protocol violation{at}: {error.message} [RT0012]"
+        lines = [first, "The code changed after this invocation began, or engine and SDK do not understand each other."]
+    else:
+        recorded, attempted = _recorded(error, journal), _attempted(error)
+        detail |= {"recorded_command": recorded.text, "attempted_command": attempted}
+        detail["journal_index"] = recorded.index
+        lines = [
+            f"journal mismatch at command {recorded.number} (journal entry {recorded.index}): "
+            f"recorded {recorded.text}, but the code now does {attempted}{at} [RT0016]",
+            *_difference(error.message),
+            "The code changed after this invocation recorded its journal, or it is not deterministic.",
+        ]
+    return replace(error, message="\n".join([*lines, *_ways_on(invocation_id, is_workflow_run)]), detail=detail)
+
+
+def _ways_on(invocation_id: str, is_workflow_run: bool) -> list[str]:
+    ways = [
+        "To go on, serve code that takes the recorded path again, then:",
+        f"  holdfast invocations resume {invocation_id} --deployment latest",
+    ]
+    if not is_workflow_run:
+        ways += [
+            "To begin anew with the code of now (its recorded steps run again):",
+            f"  holdfast invocations kill {invocation_id}",
+            f"  holdfast invocations restart-as-new {invocation_id} --deployment latest",
+        ]
+    return ways
+
+
+def _recorded(error: AttemptError, journal: bytes) -> _Recorded:
+    """The command at the place where the SDK found the difference; the last one when it does not name a place."""
+    number, last = -1, _Recorded(0, 0, "nothing")
+    for index, (message_type, body) in enumerate(split(journal)):
+        if not m.is_command(message_type):
+            continue
+        number += 1
+        if error.command_index is None:
+            last = _Recorded(number, index, f"no result for this await, and went on to {describe(message_type, body)}")
+        elif number == error.command_index:
+            return _Recorded(number, index, describe(message_type, body))
+    if error.command_index is not None:
+        return _Recorded(error.command_index, max(0, len(list(split(journal))) - 1), "nothing more")
+    return last
+
+
+def _attempted(error: AttemptError) -> str:
+    awaited = _AWAITED.search(error.message)
+    if awaited is not None:
+        waits = [line.removeprefix(" - ") for line in awaited[1].splitlines()]
+        # The SDK listens for the cancellation at every await.
+        return f"await {', '.join(one for one in waits if one != 'Cancellation') or waits[0]}"
+    if error.command_type is None:
+        return "something else"
+    return _title(error.command_type, error.command_name or "")
+
+
+def _difference(text: str) -> list[str]:
+    """Field by field, recorded != now, when both commands are of one type."""
+    found = _DIFFERENCE.search(text)
+    return [f"  {line.strip()}" for line in found[1].splitlines() if line.strip()] if found else []
+
+
+def describe(message_type: int, body: bytes) -> str:
+    """A command for people: `Run "charge card"`, `Call Payments/charge`, `SetState status`."""
+    try:
+        content = message(body)
+        title = _title(message_type, string(content, 12))
+        if message_type in (m.CALL, m.ONE_WAY_CALL):
+            call = m.call_request(message_type, body)
+            return f"{title} {'/'.join(_cut(part) for part in (call.service, call.key, call.handler) if part)}"
+        if message_type in _NAMED_BY_FIRST_FIELD:
+            return f"{title} {_cut(string(content, 1))}"
+    except MalformedFrame:  # stored as it came; the message is for people and must not fail
+        return _title(message_type, "")
+    return title
+
+
+_NAMED_BY_FIRST_FIELD = frozenset(
+    (m.GET_LAZY_STATE, m.SET_STATE, m.CLEAR_STATE, m.GET_EAGER_STATE, m.GET_PROMISE, m.PEEK_PROMISE, m.COMPLETE_PROMISE)
+    + (m.SEND_SIGNAL, m.COMPLETE_AWAKEABLE)
+)
+
+
+def _title(message_type: int, name: str) -> str:
+    if message_type == m.OUTPUT:
+        return "the handler's return"
+    kind = m.COMMAND_NAMES.get(message_type, hex(message_type))
+    return f'{kind} "{_cut(name)}"' if name else kind
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= NAME_CHARS_MAX else f"{text[:NAME_CHARS_MAX]}…"
+
+
+def source_line(stacktrace: str) -> str | None:
+    """`/app/orders.py:31, in checkout`: the user's innermost line of a Python or JavaScript stack trace.
+
+    Lines of libraries and of the language's own runtime are passed over; None when nothing else is there.
+    """
+    # Python names the innermost frame last, JavaScript first.
+    frames = [*reversed([*_PYTHON_LINE.finditer(stacktrace)]), *_JS_LINE.finditer(stacktrace)]
+    for found in frames:
+        if not _FOREIGN.search(found["file"]):
+            function = f", in {found['function']}" if found["function"] else ""
+            return f"{found['file']}:{found['line']}{function}"
+    return None

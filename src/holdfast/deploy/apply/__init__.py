@@ -1,0 +1,1 @@
+"""What touches the world: AWS through boto3, a cluster through kubectl, containers through Docker. All safe to repeat."""
