@@ -49,6 +49,10 @@ class EngineConfig:
     """A call to a key that is held by the caller itself, or by a handler that waits for the caller, fails with a terminal
     error (409) that says so. A Restate server lets such a call wait for ever."""
 
+    pause_on_mismatch: bool = True
+    """An invocation whose journal does not fit the code any more is paused at once, with a message that names both and
+    says how to go on. A Restate server retries it by its policy first."""
+
     protocol_version_max: int = 7
     """Newest service protocol version to use, 5 to 7."""
 

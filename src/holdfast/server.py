@@ -17,18 +17,19 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from holdfast.admin.app import create_admin
 from holdfast.admin.guarded import guarded
+from holdfast.api.mount import Workflows, alone
 from holdfast.config import EngineConfig, SecurityConfig
 from holdfast.embedded import Engine
-from holdfast.errors import CannotListen
+from holdfast.errors import CannotListen, UnsafeAddress
 from holdfast.ingress.app import create_ingress
 from holdfast.protocol.discovery import ServiceSpec
 from holdfast.security.exposure import check_exposure, is_loopback
@@ -37,6 +38,9 @@ from holdfast.security.tokens import Scope, TokenFile, TokenGate, tokens_path
 from holdfast.serving.connection import protocol_class
 from holdfast.serving.limits import Limits
 from holdfast.serving.tls import server_context
+
+if TYPE_CHECKING:
+    from holdfast.api.app import Api
 
 logger = logging.getLogger("holdfast.server")
 
@@ -110,7 +114,9 @@ async def serve(
         ingress_url, admin_url = _url(host, ingress_socket, tls), _url(admin_host, admin_socket, tls)
         serving = Serving(ingress_url, admin_url, str(db), engine.services)
         drain_ms = engine.config.drain_ms
-        ingress, admin = _guarded_apis(engine, ingress_url, {"ingress": host, "admin": admin_host}, gates, security)
+        workflows = Workflows(engine)
+        addresses: dict[Scope, str] = {"ingress": host, "admin": admin_host}
+        ingress, admin = _guarded_apis(engine, workflows, ingress_url, addresses, gates, security)
         limits = Limits.of(security)
         servers = [_Server(ingress, drain_ms, limits, tls), _Server(admin, drain_ms, limits, tls)]
         # Only now: the SDK puts a handler of its own in place at its first request, which was discovery.
@@ -124,10 +130,12 @@ async def serve(
                     await _first(server.ready, *tasks)
                 if on_ready is not None:
                     on_ready(serving)
+                workflows.resume()
                 await _first(stop, engine.stopped, *tasks)
             finally:
                 for server in servers:
                     server.should_exit = True  # accepts no more, answers what it has
+                await workflows.close()
                 await engine.stop()
                 await asyncio.gather(*tasks)
         if engine.failure is not None:
@@ -147,6 +155,7 @@ def _gates(db: str | Path, security: SecurityConfig) -> dict[Scope, TokenGate]:
 
 def _guarded_apis(
     engine: Engine,
+    workflows: Workflows,
     ingress_url: str,
     addresses: dict[Scope, str],
     gates: dict[Scope, TokenGate],
@@ -155,15 +164,77 @@ def _guarded_apis(
     """Ingress and admin API with every check that fits where they listen."""
 
     def guard(scope: Scope, origins: Origins) -> Guard:
-        # Who lets other machines in without tokens has said that whoever asks is answered, by whatever name.
-        hosts = security.allowed_hosts if is_loopback(addresses[scope]) else None
-        return Guard(scope, origins=origins, tokens=gates[scope], hosts=hosts)
+        return _guard(scope, addresses[scope], origins, gates[scope], security)
 
     allowed = engine.config.allowed_origins
     ingress = create_ingress(engine, guard=guard("ingress", Origins(allowed)))
     origins = Origins(allowed, allow_links=True)
-    admin = guarded(create_admin(engine, ingress_url=f"{ingress_url}/"), guard("admin", origins), origins)
-    return ingress, admin
+    admin = workflows.beside(create_admin(engine, ingress_url=f"{ingress_url}/"))
+    return ingress, guarded(admin, guard("admin", origins), origins)
+
+
+def _guard(scope: Scope, host: str, origins: Origins, gate: TokenGate, security: SecurityConfig) -> Guard:
+    # Who lets other machines in without tokens has said that whoever asks is answered, by whatever name.
+    return Guard(scope, origins=origins, tokens=gate, hosts=security.allowed_hosts if is_loopback(host) else None)
+
+
+async def serve_api(
+    api: Api,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 9072,
+    allowed_origins: Iterable[str] = (),
+    security: SecurityConfig | None = None,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve only the workflows' HTTP API, in front of whatever engine, until SIGTERM or SIGINT. Closes `api`.
+
+    Args:
+        api: What `create_api` made.
+        host: Address to listen on. The default can be reached from this machine only.
+        port: 0 takes a free one.
+        allowed_origins: Web pages that may use it.
+        security: Tokens of the admin API, TLS, limits.
+        on_ready: Called once with the address, when it answers.
+    Raises:
+        UnsafeAddress, InvalidSetting, CannotListen: as `serve`.
+        InvalidConfiguration: the provider cannot be opened.
+    """
+    security = security or SecurityConfig()
+    tls = None if security.tls_cert is None else server_context(security.tls_cert, security.tls_key)
+    file = None if security.tokens_file is None else TokenFile(security.tokens_file)
+    gate = TokenGate("admin", file, fixed=security.admin_token)
+    try:
+        _check_api_exposure(host, gate, security)
+        with _listening(host, port, "api", option="--port") as listener:
+            origins = Origins(allowed_origins, allow_links=True)
+            app = guarded(alone(api), _guard("admin", host, origins, gate, security), origins)
+            server = _Server(app, 0, Limits.of(security), tls)
+            await api.open()  # wrong settings end it here; an engine that does not answer is only a warning
+            with _stop_on_signal(0) as stop:
+                task = asyncio.create_task(server.serve([listener]))
+                try:
+                    await _first(server.ready, task)
+                    if on_ready is not None:
+                        on_ready(_url(host, listener, tls))
+                    await _first(stop, task)
+                finally:
+                    server.should_exit = True
+                    await api.close()
+                    await task
+    finally:
+        await api.close()
+    logger.info("stopped")
+
+
+def _check_api_exposure(host: str, gate: TokenGate, security: SecurityConfig) -> None:
+    try:
+        check_exposure(host, gate, db="", insecure=security.insecure, has_tls=security.tls_cert is not None)
+    except UnsafeAddress as error:  # there is no database here that tokens could be beside
+        hint = "give one in HOLDFAST_ADMIN_TOKEN, or several: --tokens-file; or listen on 127.0.0.1; or, where a proxy "
+        raise UnsafeAddress(
+            error.message, hint=f"{hint}or a network of your own lets in only whom you trust: --insecure"
+        ) from error
 
 
 def _calm_collector() -> None:
@@ -261,7 +332,7 @@ def _stop_on_signal(drain_ms: int) -> Generator[asyncio.Event]:
 
 
 @contextlib.contextmanager
-def _listening(host: str, port: int, what: str) -> Generator[socket.socket]:
+def _listening(host: str, port: int, what: str, *, option: str | None = None) -> Generator[socket.socket]:
     """A socket that already listens, so that a port in use is known before anything is started."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     with listener:
@@ -270,16 +341,16 @@ def _listening(host: str, port: int, what: str) -> Generator[socket.socket]:
             listener.bind((host, port))
             listener.listen(2_048)
         except OSError as error:
-            raise _cannot_listen(host, port, what, error) from error
+            raise _cannot_listen(host, port, what, option or f"--{what}-port", error) from error
         yield listener
 
 
-def _cannot_listen(host: str, port: int, what: str, error: OSError) -> CannotListen:
+def _cannot_listen(host: str, port: int, what: str, option: str, error: OSError) -> CannotListen:
     if error.errno == errno.EADDRINUSE:
         message = f"{what} port {port} on {host} is in use"
-        hint = f"another engine? stop it, or choose another port: --{what}-port {port + 1}, or 0 for a free one"
+        hint = f"another engine? stop it, or choose another port: {option} {port + 1}, or 0 for a free one"
     elif error.errno == errno.EACCES:
-        message, hint = f"{what} port {port} needs more rights than this user has", f"try --{what}-port 8080"
+        message, hint = f"{what} port {port} needs more rights than this user has", f"try {option} 8080"
     else:
         message, hint = f"cannot listen on {host}: {error.strerror or error}", "--host takes an address of this machine"
     return CannotListen(message, hint=hint)

@@ -245,28 +245,49 @@ async def test_restates_version_has_the_same_fields(restate_system: System, hold
     assert all(isinstance(value, bool) for value in theirs["features"].values())
 
 
-async def test_the_one_deployment(engine: Engine, holdfast_system: System):
+async def test_the_application_of_the_process_is_a_deployment(engine: Engine, holdfast_system: System):
     [short] = (await holdfast_system.admin.get("/deployments")).json()["deployments"]
-    created_at = short.pop("created_at")
+    [deployment] = engine.deployments
+    assert short.pop("created_at").endswith("Z")
+    assert short.pop("services") == [{"name": name, "revision": 1} for name in ("Greeter", "Counter", "Signup")]
     assert short == {
-        "id": engine.deployment_id,
-        "uri": "inprocess://local",
+        "id": deployment.id,
+        "uri": "inprocess://app",
         "protocol_type": "BidiStream",
         "http_version": "HTTP/2.0",
         "min_protocol_version": 5,
         "max_protocol_version": 7,
         "sdk_version": "restate-sdk-python/1.3.0",
-        "services": [{"name": name, "revision": 1} for name in ("Greeter", "Counter", "Signup")],
     }
-    full = (await holdfast_system.admin.get(f"/deployments/{engine.deployment_id}")).json()
+    full = (await holdfast_system.admin.get(f"/deployments/{deployment.id}")).json()
     services = (await holdfast_system.admin.get("/services")).json()["services"]
-    assert full == short | {"created_at": created_at, "services": services}
-    assert services[0]["deployment_id"] == engine.deployment_id
+    assert sorted(full.pop("services"), key=lambda service: service["name"]) == services
+    assert full == short | {"created_at": full["created_at"]}
+    assert {service["deployment_id"] for service in services} == {deployment.id}
+
+
+CHANGES = {
+    "an update": ("PATCH", "", {"uri": "http://127.0.0.1:9080"}, 409),
+    "an update of nothing": ("PATCH", "", {}, 200),
+    "a removal": ("DELETE", "?force=true", None, 409),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_the_application_of_the_process_stays_where_it_is(engine: Engine, holdfast_system: System, change: str):
+    method, query, body, status = CHANGES[change]
+    [deployment] = engine.deployments
+    answer = await holdfast_system.admin.request(method, f"/deployments/{deployment.id}{query}", json=body)
+    assert answer.status_code == status
+    if status == 409:
+        text = f"deployment '{deployment.id}' is the application 'app' of the engine's own process"
+        assert answer.json() == refusal(text)
+    assert [one.id for one in engine.deployments] == [deployment.id]
 
 
 @pytest.mark.restate_server
 async def test_restates_deployments_have_the_same_fields(restate_system: System, holdfast_system: System):
-    [theirs] = (await restate_system.admin.get("/deployments")).json()["deployments"]
+    theirs, *_ = (await restate_system.admin.get("/deployments")).json()["deployments"]
     [ours] = (await holdfast_system.admin.get("/deployments")).json()["deployments"]
     assert list(ours) == list(theirs)
 
@@ -369,3 +390,5 @@ async def test_it_can_be_mounted(engine: Engine):
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=site), base_url="http://site") as http:
         assert (await http.get("/engine/v4/services/Counter/handlers/peek")).json() == PEEK
         assert (await http.patch(f"/engine/invocations/{UNKNOWN}/kill")).status_code == 404
+        assert (await http.get("/engine/services/Counter/state/a%2Fb")).json() == {}
+        assert (await http.get("/engine/services/a%2Fb")).json() == refusal("The requested service 'a/b' does not exist")

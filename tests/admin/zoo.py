@@ -65,6 +65,11 @@ ANSWERS: dict[str, Answer] = {
     "object": Answer(manifest(service("ZooNONCE", ty="VIRTUAL_OBJECT"))),
     "workflow": Answer(manifest(service("ZooNONCE", handler("run", ty="WORKFLOW"), handler("look"), ty="WORKFLOW"))),
     "request-response": Answer(manifest(service("ZooNONCE"), protocolMode="REQUEST_RESPONSE")),
+    "request-response-tuned": Answer(
+        manifest(
+            service("ZooNONCE", handler(inactivityTimeout=7), inactivityTimeout=5_000), protocolMode="REQUEST_RESPONSE"
+        )
+    ),
     "empty": Answer(manifest()),
     "no-handlers": Answer(manifest({"name": "ZooNONCE", "ty": "SERVICE", "handlers": []})),
     "described": Answer(

@@ -41,7 +41,7 @@ ERRORS: dict[str, tuple[HoldfastError, int]] = {
     "conflict": (ProviderConflict("the name is taken"), 409),
     "in use": (WorkflowInUse("x", ["x.a", "x.b"]), 409),
     "wait": (WaitTimeout("x.y", 2.5, "running"), 408),
-    "configuration": (InvalidConfiguration(["a: b", "c: d"]), 400),
+    "configuration": (InvalidConfiguration(["a: b", "c: d"]), 500),
     "registration": (
         RegistrationFailed("refused", status_code=400, body='{"message": "no"}', server_code="META0003"),
         502,

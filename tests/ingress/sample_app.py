@@ -72,6 +72,16 @@ async def gate(ctx: restate.Context, name: str) -> str:
     return await value
 
 
+@plain.handler(journal_retention=timedelta(0))
+async def unlogged(ctx: restate.Context, text: str) -> str:
+    return text
+
+
+@plain.handler(idempotency_retention=timedelta(0))
+async def forgotten(ctx: restate.Context, text: str) -> str:
+    return text
+
+
 @plain.handler(ingress_private=True)
 async def inner(ctx: restate.Context, text: str) -> str:
     return text

@@ -135,6 +135,10 @@ CALLS: dict[str, list[Step]] = {
         ),
     ],
     "content-encoding is not looked at": [(post("/S/echo", "hi", content_encoding="gzip"), ok(b'"hi"'))],
+    "another protocol is offered": [
+        (post("/S/echo", "hi", connection="Upgrade, HTTP2-Settings", upgrade="h2c", http2_settings="AAM"), ok(b'"hi"')),
+        (get("/S/void", connection="upgrade", upgrade="websocket", sec_websocket_version="13"), ok(b"", None)),
+    ],
     "other parameters are not looked at": [(post("/S/echo?x&y=%ff&=&&", "hi"), ok(b'"hi"'))],
 }
 
@@ -337,6 +341,18 @@ WORKFLOWS: dict[str, list[Step]] = {
 }
 
 RESULTS: dict[str, list[Step]] = {
+    "what is kept without a journal": [
+        (post("/S/unlogged", "x"), ok(b'"x"', invocation="a")),
+        (get("/restate/output/{a}"), ok(b'"x"', invocation="a", expires=True)),
+        (get("/restate/attach/{a}"), ok(b'"x"', invocation="a", expires=True)),
+    ],
+    "what is not kept": [
+        (post("/S/forgotten", "x"), ok(b'"x"', invocation="a")),
+        (get("/restate/output/{a}"), NOT_FOUND),
+        (get("/restate/attach/{a}"), failed(404, "not found", invocation="a")),
+        (post("/S/forgotten", "x", idempotency_key="r9"), ok(b'"x"', invocation="b")),
+        (get("/restate/output/{b}"), NOT_FOUND),
+    ],
     "by id": [
         (post("/S/echo", "x"), ok(b'"x"', invocation="a")),
         (get("/restate/attach/{a}"), ok(b'"x"', invocation="a", expires=True)),
@@ -600,6 +616,7 @@ PATHS: dict[str, list[Step]] = {
             "/": "/",
             "//": "/",
             "/openapi": "/openapi",
+            "/openapi.json": "/openapi.json",
             "/restate": "/restate",
             "/restate/": "/restate",
             "/S": "/S",
@@ -668,6 +685,11 @@ PATHS: dict[str, list[Step]] = {
         f"no such path {path}": [(get(path), NO_ROUTE)]
         for path in (
             "/restate/foo",
+            "/restate/openapi",
+            "/restate/services/S/openapi",
+            f"/restate/signals/{UNKNOWN_ID}/name",
+            "/restate/promises/W/w1/name/resolve",
+            f"/restate/cancel/{UNKNOWN_ID}",
             "/restate//call/S/echo",
             f"/restate/invocation/{UNKNOWN_ID}/foo",
             "/restate/invocation/S/echo",

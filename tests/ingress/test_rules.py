@@ -22,7 +22,7 @@ ANY_TYPE = InputRules(content_type="*/*", non_empty=True)
 
 INPUT = {  # rules, content type, body -> the reason why it is refused, or None
     "anything: nothing": (ANYTHING, None, b"", None),
-    "anything: a body without type": (ANYTHING, None, b"x", None),
+    "anything: a body without type": (ANYTHING, None, b"x", "Empty content-type"),
     "anything: a type without body": (ANYTHING, b"a/b", b"", None),
     "nothing: nothing": (NOTHING, None, b"", None),
     "nothing: a body": (NOTHING, None, b"x", "Expected body and content-type to be empty, but wasn't with content-type 'None'"),

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 import apsw
 
@@ -193,6 +193,8 @@ class Disk:
         self.is_off = False
         self.capacity_bytes: int | None = None
         """Size of the disk: writes beyond it fail as those of a full disk do."""
+        self.checkpoint_errors = 0
+        """Calls that failed while SQLite moved its log to the database after a commit."""
         self.before: Callable[[str, str], BaseException | None] = lambda kind, file: None
         """Asked at every call, with one of CALLS and the file's name: an error fails the call."""
         self.after: Callable[[Op], None] = lambda op: None
@@ -210,9 +212,22 @@ class Disk:
         self.calls += 1
         error = self.before(kind, file)
         if error is not None:
-            if kind == "sync":
-                self.record(Op("sync", file, failed=True))
-            raise error
+            self.fail(kind, file, error)
+
+    def fail(self, kind: str, file: str, error: BaseException) -> NoReturn:
+        if not self.is_off and self._is_checkpoint(kind, file):
+            self.checkpoint_errors += 1
+        if kind == "sync":
+            self.record(Op("sync", file, failed=True))
+        raise error
+
+    def _is_checkpoint(self, kind: str, file: str) -> bool:
+        """Whether this call belongs to a checkpoint: the database itself is written by nothing else."""
+        if kind not in ("write", "sync", "truncate") or f"{file}-journal" in self.platters.cache():
+            return False
+        if file.endswith("-wal"):  # a checkpoint begins with a sync of the log, which has nothing to sync
+            return kind == "sync" and not self.platters._files[file].pending  # noqa: SLF001
+        return not file.endswith("-journal")
 
     def record(self, op: Op) -> None:
         self.platters.apply(op)
@@ -312,7 +327,7 @@ class _LayerFile(apsw.VFSFile):
         content = bytes(data)
         disk.call("write", self._file)
         if not disk.room_for(self._file, offset + len(content)):
-            raise apsw.FullError("database or disk is full")
+            disk.fail("write", self._file, apsw.FullError("database or disk is full"))
         super().xWrite(content, offset)
         disk.record(Op("write", self._file, offset, content))
 

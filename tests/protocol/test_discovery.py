@@ -303,7 +303,7 @@ SCHEMAS = {
     "a property called type": ({"properties": {"type": {"type": "string"}, "$ref": {"type": "string"}}}, None),
     "a value that looks like a schema": ({"enum": [{"type": "kitten"}], "default": {"$ref": "x"}}, None),
     "a reference inside": ({"$defs": {"A": {"items": {"$ref": "#/$defs/A"}}}}, None),
-    "no schema": ("x", "'x' is not of types"),
+    "no schema": ("x", '"x" is not of types'),
     "unknown type": ({"type": "kitten"}, "'kitten' is no type"),
     "one unknown type": ({"type": ["string", 5]}, "5 is no type"),
     "external": ({"$ref": "https://example.com/a.json"}, "external reference https://example.com/a.json"),

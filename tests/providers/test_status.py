@@ -87,7 +87,12 @@ OUTCOMES: dict[str, tuple[dict[str, Any], str, Any, tuple[int, str] | None]] = {
     "failed": ({"state": "failed", "error": {"code": 418, "message": "no"}}, "failed", None, (418, "no")),
     "stopped": ({**STOPPED, "error": {"code": 409, "message": "cancelled"}}, "stopped", None, (409, "cancelled")),
     "stopped, cleaned up": ({**STOPPED, "output": "tidy"}, "stopped", "tidy", None),
-    "timeout": ({"state": "timeout", "reason": "time limit of 1s reached"}, "timeout", None, (408, "time limit of 1s reached")),
+    "timeout": (
+        {"state": "timeout", "reason": "time limit of 1s reached"},
+        "timeout",
+        None,
+        (408, "time limit of 1s reached"),
+    ),
 }
 
 
@@ -124,7 +129,9 @@ def test_the_error_of_a_failing_attempt_is_told_with_its_cause() -> None:
 
 
 def test_history_is_in_order_and_has_the_executions_own_events() -> None:
-    journal = tuple(HistoryEvent(timestamp=START + timedelta(seconds=n), type="Command: Run", name=str(n)) for n in (3, 1))
+    journal = tuple(
+        HistoryEvent(timestamp=START + timedelta(seconds=n), type="Command: Run", name=str(n)) for n in (3, 1)
+    )
     given = facts(
         row("completed", started_at=START + timedelta(seconds=1)),
         "completed",

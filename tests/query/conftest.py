@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.query.history import Asked, happen
+from tests.query.history import Asked, asked, happen
 from tests.support.restate_server import REPOSITORY, running_restate, skip_without_server
 
 APP = "tests.query.sample_app:app"
@@ -37,7 +37,8 @@ def served(db: Path, *arguments: str) -> Iterator[Asked]:
             told = process.stdout.readline()
             assert told, log_path.read_text()
             ready = json.loads(told)
-            yield Asked(ready["ingress_url"], ready["admin_url"])
+            with asked(ready["ingress_url"], ready["admin_url"]) as side:
+                yield side
         finally:
             process.kill()
 
@@ -52,7 +53,9 @@ def holdfast_side(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
 @pytest.fixture(scope="session")
 def restate_side() -> Iterator[Asked]:
     skip_without_server()
-    with running_restate(APP, env=_SERVER_SETTINGS) as server:
-        side = Asked(server.ingress_url, server.admin_url)
+    with (
+        running_restate(APP, env=_SERVER_SETTINGS) as server,
+        asked(server.ingress_url, server.admin_url) as side,
+    ):
         happen(side)
         yield side

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +23,8 @@ class Asked:
 
     ingress_url: str
     admin_url: str
+    http: httpx.Client
     ids: dict[str, str] = field(default_factory=dict[str, str])
-    http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=PATIENCE_S, trust_env=False))
 
     def ask(self, sql: str, accept: str = "application/json") -> httpx.Response:
         return self.http.post(f"{self.admin_url}/query", json={"query": sql}, headers={"accept": accept})
@@ -61,6 +62,12 @@ class Asked:
         while not condition():
             assert time.monotonic() < deadline, otherwise
             time.sleep(0.05)  # between two looks
+
+
+@contextmanager
+def asked(ingress_url: str, admin_url: str) -> Iterator[Asked]:
+    with httpx.Client(timeout=PATIENCE_S, trust_env=False) as http:
+        yield Asked(ingress_url, admin_url, http)
 
 
 def happen(to: Asked) -> None:

@@ -10,15 +10,19 @@ import asyncio
 import json
 import logging
 import random as global_random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import apsw
+
 from holdfast import Engine
 from holdfast.errors import EngineStopped
 from holdfast.runtime import processor
+from holdfast.store import database
+from holdfast.store.sqlite import SqliteTables
 from tests.ingress.asgi import exchange
 from tests.ingress.backend import Ask, Got
 from tests.power.disk import Disk
@@ -45,6 +49,7 @@ class Machine:
         self.up = asyncio.Event()
         self.incarnation = 0
         self.commits_in_thread = False
+        self.checkpoint_pages = database.CHECKPOINT_PAGES
         here = program.here = program.Here(random, self.clock.now_ms)
         here.is_dead = lambda: self.engine is None
         self.ledger = here.ledger
@@ -55,6 +60,9 @@ class Machine:
     async def switched_on(self) -> AsyncIterator[Machine]:
         """The disk is there; whatever still runs at the end is killed."""
         before, level = processor.SLOW_COMMIT_S, logging.getLogger("holdfast").level
+        pages, commit = database.CHECKPOINT_PAGES, SqliteTables.commit
+        database.CHECKPOINT_PAGES = self.checkpoint_pages
+        SqliteTables.commit = self._commit(commit)  # pyright: ignore[reportAttributeAccessIssue]
         logging.getLogger("holdfast").setLevel(logging.CRITICAL)  # it reports every failure that is made here
         logging.getLogger("restate").setLevel(logging.CRITICAL)
         with self.disk.installed():
@@ -63,8 +71,23 @@ class Machine:
             finally:
                 if self.engine is not None:
                     await self.kill()
-                processor.SLOW_COMMIT_S = before
+                processor.SLOW_COMMIT_S, database.CHECKPOINT_PAGES = before, pages
+                SqliteTables.commit = commit
                 logging.getLogger("holdfast").setLevel(level)
+
+    def _commit(self, commit: Callable[[SqliteTables], None]) -> Callable[[SqliteTables], None]:
+        """SQLite passes over an error in the checkpoint behind a commit and tries it again at the next. apsw does not: it
+        raises what a layer written in Python has raised, although the commit has succeeded."""
+
+        def with_errors_as_sqlite_has_them(tables: SqliteTables) -> None:
+            errors = self.disk.checkpoint_errors
+            try:
+                commit(tables)
+            except apsw.Error:
+                if self.disk.is_off or self.disk.checkpoint_errors == errors:
+                    raise
+
+        return with_errors_as_sqlite_has_them
 
     async def start(self) -> Engine:
         """A new process on what the disk has."""

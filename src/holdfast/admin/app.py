@@ -185,6 +185,8 @@ async def _framework_error(_request: Request, error: Exception) -> Response:
     return PlainTextResponse(error.detail, status_code=error.status_code, headers=error.headers)
 
 
-async def _version_too_old(_request: Request) -> Response:
+async def _version_too_old(request: Request) -> Response:
+    if request.path_params.get("rest") == "":
+        raise HTTPException(404)
     message = "Unsupported Admin API version V1. This server supports versions between V2 and V4."
     return PlainTextResponse(message, status_code=400)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from holdfast.admin.api import API_VERSIONS, ERROR_CODE_HEADER
-from holdfast.errors import Forbidden, Unauthorized
+from holdfast.errors import Forbidden, HoldfastError, Unauthorized
 from holdfast.security.guard import Guard, Origins, Refusal
 
 Scope = MutableMapping[str, Any]
@@ -41,10 +41,10 @@ def guarded(app: ASGIApp, guard: Guard, origins: Origins) -> ASGIApp:
         elif cors and scope["method"] == "OPTIONS" and b"access-control-request-method" in fields:
             await _send(send, 200, [*cors, *_preflight(fields)], b"")
         elif refusal is not None and not (refusal.status == 401 and _is_health(scope)):
-            body = json.dumps({"message": refusal.message, "restate_code": None}).encode()
-            code = Unauthorized.code if refusal.status == Unauthorized.status else Forbidden.code
-            headers = [(b"content-type", b"application/json"), (ERROR_CODE_HEADER.encode(), code.encode())]
-            await _send(send, refusal.status, [*headers, *refusal.headers, *cors], body)
+            error = Unauthorized if refusal.status == Unauthorized.status else Forbidden
+            kind, body = _refused(_path(scope), refusal, error)
+            headers = [(b"content-type", kind), (ERROR_CODE_HEADER.encode(), error.code.encode())]
+            await _send(send, refusal.status, [*headers, *refusal.headers, *cors], json.dumps(body).encode())
         else:
             await app(scope, receive, _adding(cors, send) if cors else send)
 
@@ -59,9 +59,26 @@ async def _websocket(app: ASGIApp, refusal: Refusal | None, scope: Scope, receiv
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
 
 
+def _refused(path: str, refusal: Refusal, error: type[HoldfastError]) -> tuple[bytes, dict[str, Any]]:
+    """Media type and body, in the words of the API that was asked."""
+    if not path.startswith("/v1/"):
+        return b"application/json", {"message": refusal.message, "restate_code": None}
+    return b"application/problem+json", {
+        "type": f"urn:holdfast:error:{error.code}",
+        "title": error.__name__,
+        "status": refusal.status,
+        "detail": refusal.message,
+        "instance": path,
+        "code": error.code,
+    }
+
+
 def _is_health(scope: Scope) -> bool:
-    path = str(scope["path"]).removeprefix(scope.get("root_path", ""))
-    return scope["method"] in ("GET", "HEAD") and path in _HEALTH
+    return scope["method"] in ("GET", "HEAD") and _path(scope) in _HEALTH
+
+
+def _path(scope: Scope) -> str:
+    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
 
 
 def _cors(origin: bytes) -> Headers:

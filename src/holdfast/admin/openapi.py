@@ -37,7 +37,7 @@ def admin_openapi(routes: Mapping[str, Iterable[str]], version: str) -> dict[str
         version: Of the engine.
     """
     paths = {
-        path: {method.lower(): described for method in methods if (described := _OPERATIONS.get(f"{method} {path}"))}
+        path: {method.lower(): described for method in methods if (described := OPERATIONS.get(f"{method} {path}"))}
         for path, methods in routes.items()
     }
     return {
@@ -285,11 +285,11 @@ _OFF: dict[str, Operation] = {
     "POST /vqueues/{vqueue_id}/pause": _operation("pause_vqueue", "Refused: no queues", answers={}, refusals="400"),
     "POST /vqueues/{vqueue_id}/resume": _operation("resume_vqueue", "Refused: no queues", answers={}, refusals="400"),
 }
-_OPERATIONS: dict[str, Operation] = {
+OPERATIONS: dict[str, Operation] = {
     **_ENGINE, **_DEPLOYMENTS, **_SERVICES, **_INVOCATIONS, **_BATCHES, **_OFF,
 }  # fmt: skip
 
-for _place, _described in _OPERATIONS.items():
+for _place, _described in OPERATIONS.items():
     _names = [part.partition("}")[0] for part in _place.split("{")[1:]]
     if _names:
         _parts = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in _names]

@@ -81,14 +81,19 @@ class Registry:
         fields = await json_fields(request, BODY_BYTES_MAX)
         if "uri" not in fields and "arn" in fields:
             raise _lambda_refusal()
-        deployment = await self._engine.update_deployment(
-            deployment_id,
-            uri=fields.uri("uri"),
-            headers=fields.headers("additional_headers"),
-            use_http_11=fields.flag("use_http_11"),
-            overwrite=bool(fields.flag("overwrite")),
-            dry_run=bool(fields.flag("dry_run")),
-        )
+        uri, headers = fields.uri("uri"), fields.headers("additional_headers")
+        use_http_11, overwrite = fields.flag("use_http_11"), bool(fields.flag("overwrite"))
+        dry_run = bool(fields.flag("dry_run"))
+        self._engine.check_running()
+        deployment = self._engine.deployments.get(deployment_id)
+        if deployment is None:
+            raise InvalidRequest(f"The requested deployment '{deployment_id}' does not exist", status=404)
+        if (
+            uri is not None or headers is not None or use_http_11 is not None
+        ):  # else nothing is discovered, as on Restate
+            deployment = await self._engine.update_deployment(
+                deployment_id, uri=uri, headers=headers, use_http_11=use_http_11, overwrite=overwrite, dry_run=dry_run
+            )
         return JSONResponse(self._details(deployment))
 
     async def replace_deployment(self, request: Request) -> Response:

@@ -105,7 +105,7 @@ class Api:
             body = None if operation.body is None else await self._body(operation, request)
             call = Call(
                 request=request,
-                provider=await self._ready(),
+                provider=await self.open(),
                 closing=self._closing,
                 heartbeat_s=self._heartbeat_s,
                 query=query,
@@ -115,7 +115,13 @@ class Api:
 
         return endpoint
 
-    async def _ready(self) -> WorkflowProvider:
+    async def open(self) -> WorkflowProvider:
+        """The provider, opened if it was not.
+
+        Raises:
+            EngineStopped: the API is closed.
+            HoldfastError: whatever the opening raises; it is tried again at the next request.
+        """
         if self._closing.is_set():
             raise EngineStopped("the API is stopping", hint="ask again in a moment")
         if self._provider is None:

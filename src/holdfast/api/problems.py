@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from holdfast.errors import CallerError, EngineError, HoldfastError, InvocationFailed
-from holdfast.providers.errors import ProviderUnavailable, RegistrationFailed
+from holdfast.providers.errors import InvalidConfiguration, ProviderUnavailable, RegistrationFailed
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:holdfast:error:"
@@ -83,6 +83,8 @@ def status_of(error: HoldfastError) -> int:
     """The HTTP status that an error is answered with."""
     if isinstance(error, InvocationFailed):  # a shared handler's own refusal, as the ingress answers it
         return error.failure_code if 400 <= error.failure_code <= 599 else 500
+    if isinstance(error, InvalidConfiguration):  # the server's own: nothing that its caller could mend
+        return 500
     status = getattr(error, "status", None)
     if isinstance(status, int) and 400 <= status <= 599:
         return status

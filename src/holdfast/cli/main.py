@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
+from holdfast.cli.api import api
 from holdfast.cli.call import call, send
 from holdfast.cli.config import config
 from holdfast.cli.demo import demo
 from holdfast.cli.deploy import deploy
+from holdfast.cli.executions import executions
 from holdfast.cli.invocations import invocations
 from holdfast.cli.output import exit_code, show_error
 from holdfast.cli.providers import providers
@@ -20,6 +22,7 @@ from holdfast.cli.services import services
 from holdfast.cli.state import state
 from holdfast.cli.tokens import tokens
 from holdfast.cli.version import version
+from holdfast.cli.workflows import workflows
 from holdfast.errors import HoldfastError
 
 
@@ -44,7 +47,24 @@ def holdfast() -> None:
     """Durable workflows for Python: run a restate-sdk application in one process, on one SQLite file."""
 
 
-for command in (serve, call, send, invocations, state, services, tokens, providers, config, deploy, restate, demo, version):
+for command in (
+    serve,
+    call,
+    send,
+    workflows,
+    executions,
+    invocations,
+    state,
+    services,
+    tokens,
+    api,
+    providers,
+    config,
+    deploy,
+    restate,
+    demo,
+    version,
+):
     holdfast.add_command(command)
 
 

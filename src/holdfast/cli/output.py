@@ -40,7 +40,7 @@ def admin_option(command: _Command) -> _Command:
         show_envvar=True,
         help="Admin API of the engine.",
     )
-    return option(_token_option(ADMIN_TOKEN_VARIABLE)(command))
+    return option(token_option(ADMIN_TOKEN_VARIABLE)(command))
 
 
 def ingress_option(command: _Command) -> _Command:
@@ -53,10 +53,10 @@ def ingress_option(command: _Command) -> _Command:
         show_envvar=True,
         help="Ingress of the engine.",
     )
-    return option(_token_option(INGRESS_TOKEN_VARIABLE)(command))
+    return option(token_option(INGRESS_TOKEN_VARIABLE)(command))
 
 
-def _token_option(variable: str) -> Callable[[_Command], _Command]:
+def token_option(variable: str) -> Callable[[_Command], _Command]:
     """`--token`, else the environment, where the clients look themselves: `--token` is put there for this command."""
 
     def remember(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:

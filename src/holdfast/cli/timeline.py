@@ -34,7 +34,9 @@ def description(info: InvocationInfo, entries: Sequence[JournalEntryInfo], now_m
     if info.idempotency_key is not None:
         lines.append(f"idempotency key {info.idempotency_key}")
     if info.last_failure and info.status != "completed":
-        lines.append(f"last failure: {info.last_failure.splitlines()[0]}")
+        first, *further = info.last_failure.splitlines()
+        # What a paused one says is how to go on.
+        lines += [f"last failure: {first}", *(f"  {line}" for line in further if info.status == "paused")]
     return "\n".join(lines)
 
 

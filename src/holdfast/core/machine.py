@@ -18,9 +18,10 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from holdfast.core import commands, operations
+from holdfast.core import commands, mismatch, operations
 from holdfast.core.awaiting import Leaf, resolve
 from holdfast.core.catalog import Catalog
 from holdfast.core.effects import (
@@ -83,11 +84,13 @@ class Machine:
         *,
         next_number: int = 1,
         refuse_deadlocks: bool = False,
+        pause_on_mismatch: bool = True,
     ) -> None:
         self.tables = tables
         self.catalog = catalog
         self.entropy = entropy
         self.refuse_deadlocks = refuse_deadlocks
+        self.pause_on_mismatch = pause_on_mismatch
         self.effects: list[Effect] = []
         self.resident: dict[int, Invocation] = {}
         self.by_id: dict[str, Invocation] = {}
@@ -373,7 +376,7 @@ class Machine:
                 elif message_type == m.SUSPENSION:
                     self._suspended(inv, m.suspension(body), at_ms)
                 elif message_type == m.ERROR:
-                    self._failed(inv, m.attempt_error(body), at_ms)
+                    self._reported(inv, m.attempt_error(body), at_ms)
                 elif message_type != m.AWAITING_ON:
                     raise commands.CommandRefused(571, f"unexpected message {message_type:#06x} [RT0012]")
                 if not inv.in_flight:
@@ -427,6 +430,16 @@ class Machine:
             return
         error = AttemptError(event.code, event.message, next_retry_delay_ms=event.retry_after_ms)
         self._failed(inv, error, event.at_ms)
+
+    def _reported(self, inv: Invocation, error: AttemptError, at_ms: int) -> None:
+        """The SDK says why the attempt failed."""
+        if self.pause_on_mismatch and mismatch.is_mismatch(error):
+            journal = inv.head + self.tables.journal(inv.seq) + b"".join(inv.pending) + inv.output
+            is_workflow_run = inv.spec is not None and inv.spec.is_workflow_run
+            error = replace(
+                mismatch.explain(error, journal, inv.id, inv.target, is_workflow_run=is_workflow_run), behavior=1
+            )
+        self._failed(inv, error, at_ms)
 
     def _failed(self, inv: Invocation, error: AttemptError, at_ms: int) -> None:
         """The attempt failed with something other than a terminal error: retry, pause or give up."""
@@ -622,4 +635,5 @@ def _error_event(error: AttemptError) -> dict[str, Any]:
         "related_command_index": error.command_index,
         "related_command_name": error.command_name,
         "related_command_type": m.COMMAND_NAMES.get(error.command_type) if error.command_type else None,
+        **(error.detail or {}),
     }

@@ -27,7 +27,10 @@ _PYTHON_LINE = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (
 _JS_LINE = re.compile(
     r"^\s*at (?:(?P<function>[^(\n]+) \()?(?:file://)?(?P<file>[^()\n]+?):(?P<line>\d+):\d+\)?$", re.MULTILINE
 )
-_FOREIGN = re.compile(r"[/\\](?:site-packages|dist-packages|node_modules)[/\\]|^node:|[/\\]asyncio[/\\]|^<")
+_FOREIGN = re.compile(
+    r"[/\\](?:site|dist)-packages[/\\]restate[/\\]|[/\\]lib[/\\]python[\d.]+[/\\](?!(?:site|dist)-packages)|^<"
+    r"|[/\\]node_modules[/\\]|^node:"
+)
 _DIFFERENCE = re.compile(r"^- Difference:\n((?:   ?.*\n?)+)", re.MULTILINE)
 _AWAITED = re.compile(r"^Notifications awaited on this await point:\n((?: - .*\n?)+)", re.MULTILINE)
 
@@ -48,12 +51,15 @@ def is_mismatch(error: AttemptError) -> bool:
     return error.code in (JOURNAL_MISMATCH, PROTOCOL_VIOLATION)
 
 
-def explain(error: AttemptError, journal: bytes, invocation_id: str, *, is_workflow_run: bool) -> AttemptError:
+def explain(
+    error: AttemptError, journal: bytes, invocation_id: str, target: str, *, is_workflow_run: bool
+) -> AttemptError:
     """The error with a message that names both entries and the user's line, and says how to go on.
 
     Args:
         error: As the SDK sent it; `is_mismatch` holds.
         journal: All frames of the journal.
+        target: `Service/handler` or `Object/key/handler`.
         is_workflow_run: It cannot be started anew under another id.
     """
     where = source_line(error.stacktrace)
@@ -63,12 +69,22 @@ def explain(error: AttemptError, journal: bytes, invocation_id: str, *, is_workf
         first = f"protocol violation{at}: {error.message} [RT0012]"
         lines = [first, "The code changed after this invocation began, or engine and SDK do not understand each other."]
     else:
-        recorded, attempted = _recorded(error, journal), _attempted(error)
-        detail |= {"recorded_command": recorded.text, "attempted_command": attempted}
-        detail["journal_index"] = recorded.index
+        recorded, attempted, awaited = _recorded(error, journal), _attempted(error, target), _awaited(error)
+        detail |= {
+            "recorded": recorded.text,
+            "attempted": f"awaits {awaited}" if awaited else attempted,
+            "journal_index": recorded.index,
+        }
+        place = f"command {recorded.number} (journal entry {recorded.index})"
+        if awaited:
+            first = (
+                f"journal mismatch: the code now awaits {awaited}{at}, for which nothing is recorded; "
+                f"the journal goes on to {recorded.text}, {place}"
+            )
+        else:
+            first = f"journal mismatch at {place}: recorded {recorded.text}, but the code now {attempted}{at}"
         lines = [
-            f"journal mismatch at command {recorded.number} (journal entry {recorded.index}): "
-            f"recorded {recorded.text}, but the code now does {attempted}{at} [RT0016]",
+            f"{first} [RT0016]",
             *_difference(error.message),
             "The code changed after this invocation recorded its journal, or it is not deterministic.",
         ]
@@ -91,29 +107,30 @@ def _ways_on(invocation_id: str, is_workflow_run: bool) -> list[str]:
 
 def _recorded(error: AttemptError, journal: bytes) -> _Recorded:
     """The command at the place where the SDK found the difference; the last one when it does not name a place."""
-    number, last = -1, _Recorded(0, 0, "nothing")
-    for index, (message_type, body) in enumerate(split(journal)):
-        if not m.is_command(message_type):
-            continue
-        number += 1
-        if error.command_index is None:
-            last = _Recorded(number, index, f"no result for this await, and went on to {describe(message_type, body)}")
-        elif number == error.command_index:
-            return _Recorded(number, index, describe(message_type, body))
-    if error.command_index is not None:
-        return _Recorded(error.command_index, max(0, len(list(split(journal))) - 1), "nothing more")
-    return last
+    entries = list(split(journal))
+    commands = [index for index, (message_type, _) in enumerate(entries) if m.is_command(message_type)]
+    number = len(commands) - 1 if error.command_index is None else error.command_index
+    if not 0 <= number < len(commands):
+        return _Recorded(number, len(entries), "nothing more")
+    return _Recorded(number, commands[number], describe(*entries[commands[number]]))
 
 
-def _attempted(error: AttemptError) -> str:
-    awaited = _AWAITED.search(error.message)
-    if awaited is not None:
-        waits = [line.removeprefix(" - ") for line in awaited[1].splitlines()]
-        # The SDK listens for the cancellation at every await.
-        return f"await {', '.join(one for one in waits if one != 'Cancellation') or waits[0]}"
+def _attempted(error: AttemptError, target: str) -> str:
     if error.command_type is None:
-        return "something else"
-    return _title(error.command_type, error.command_name or "")
+        return "does something else"
+    if error.command_type == m.OUTPUT:
+        return f"returns from {target}"
+    return f"does {_title(error.command_type, error.command_name or '')}"
+
+
+def _awaited(error: AttemptError) -> str:
+    """What the code waits for, when that is the difference."""
+    found = _AWAITED.search(error.message)
+    if found is None:
+        return ""
+    waits = [line.removeprefix(" - ") for line in found[1].splitlines()]
+    # The SDK listens for the cancellation at every await.
+    return ", ".join(one for one in waits if one != "Cancellation") or waits[0]
 
 
 def _difference(text: str) -> list[str]:
@@ -137,15 +154,12 @@ def describe(message_type: int, body: bytes) -> str:
     return title
 
 
-_NAMED_BY_FIRST_FIELD = frozenset(
-    (m.GET_LAZY_STATE, m.SET_STATE, m.CLEAR_STATE, m.GET_EAGER_STATE, m.GET_PROMISE, m.PEEK_PROMISE, m.COMPLETE_PROMISE)
-    + (m.SEND_SIGNAL, m.COMPLETE_AWAKEABLE)
-)
+_STATE = (m.GET_LAZY_STATE, m.GET_EAGER_STATE, m.SET_STATE, m.CLEAR_STATE)
+_PROMISE = (m.GET_PROMISE, m.PEEK_PROMISE, m.COMPLETE_PROMISE)
+_NAMED_BY_FIRST_FIELD = frozenset((*_STATE, *_PROMISE, m.SEND_SIGNAL, m.COMPLETE_AWAKEABLE))
 
 
 def _title(message_type: int, name: str) -> str:
-    if message_type == m.OUTPUT:
-        return "the handler's return"
     kind = m.COMMAND_NAMES.get(message_type, hex(message_type))
     return f'{kind} "{_cut(name)}"' if name else kind
 

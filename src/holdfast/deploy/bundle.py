@@ -30,7 +30,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 # on Amazon Linux 2023 (2.34).
 _PLATFORMS_AL2 = ("manylinux_2_26_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 _PLATFORMS_AL2023 = ("manylinux_2_34_x86_64", "manylinux_2_28_x86_64", *_PLATFORMS_AL2)
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".env*", "*.db", "*.db-*", ".git", ".venv*", "node_modules")
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".env*", ".git", ".venv*", "node_modules")
 
 
 @dataclass(frozen=True, slots=True)

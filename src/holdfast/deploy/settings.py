@@ -169,7 +169,8 @@ class DeploySettings:
             raise _invalid("--out", self.out, "a folder inside the project, because an image is built from there")
         if self.python not in PYTHON_IMAGES:
             raise _invalid("--python", self.python, ", ".join(PYTHON_IMAGES))
-        if not (self.mechanism != "local") <= self.port <= 65535:
+        lowest = 0 if self.mechanism == "local" else 1
+        if not lowest <= self.port <= 65535:
             raise _invalid("--port", self.port, "1 to 65535; 0, a free one, with local")
         if not _PATH.match(self.path):
             raise _invalid("--path", self.path, "a path such as /restate")

@@ -61,7 +61,11 @@ def check_input(rules: InputRules, content_type: bytes | None, body: bytes) -> N
         InvalidRequest: no rule of the handler matches; the message tells why the last one does not.
     """
     declared = None if content_type is None else header_text("content-type", content_type)
-    if rules.any_body or (rules.empty and declared is None and not body):
+    if rules.any_body:
+        if declared is None and body:
+            raise _invalid_input("Empty content-type")
+        return
+    if rules.empty and declared is None and not body:
         return
     if rules.content_type is None:
         seen = "None" if declared is None else f'Some("{declared}")'

@@ -45,7 +45,7 @@ class InputRules:
     """What the ingress accepts for a handler; a request passes if any rule matches."""
 
     any_body: bool = False
-    """The manifest has no `input`: every body, or none."""
+    """The manifest has no `input`: every body that has a content type, or none."""
     empty: bool = False
     """No body and no content type is accepted."""
     content_type: str | None = None

@@ -276,6 +276,8 @@ class AttemptError:
     next_retry_delay_ms: int | None = None
     behavior: int = 0
     """0 retry, 1 pause, 2 fail (version 7)."""
+    detail: Mapping[str, object] | None = None
+    """What the engine found out about it, for the journal event."""
 
 
 def attempt_error(body: bytes) -> AttemptError:

@@ -133,6 +133,8 @@ def _operation(
     }
     if tag is not None:
         operation["tags"] = [tag]
+    if handler.metadata:
+        operation["x-restate-extensions"] = dict(handler.metadata)
     return operation
 
 

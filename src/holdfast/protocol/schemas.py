@@ -5,6 +5,7 @@ Not a whole validation against the meta-schema: what a generated client or an Op
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
 
 _TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
@@ -32,7 +33,7 @@ def schema_fault(schema: Any) -> str | None:
     if isinstance(schema, bool):
         return None
     if not isinstance(schema, dict):
-        return f'{schema!r:.80} is not of types "boolean", "object"'
+        return f'{json.dumps(schema):.80} is not of types "boolean", "object"'
     for keyword, value in cast(dict[str, Any], schema).items():
         if (fault := _keyword_fault(keyword, value)) is not None:
             return fault

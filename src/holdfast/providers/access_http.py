@@ -33,9 +33,10 @@ from holdfast.providers.types import HistoryEvent, time_text
 
 _TRY_LATER = (429, 502, 503, 504)
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.1, 2.0
-_STARTING, _STARTING_S = "doesn't exist on this node", 20.0
-"""A server that has just started answers SQL with 500 and this text (1.7.12) until it has opened its partitions; it calls
-that benign."""
+_STARTING = ("doesn't exist on this node", "node lookup for partition")
+"""A server that has just started answers SQL with 500 and one of these texts (1.7.12) until it has opened its partitions; it
+calls that benign."""
+_STARTING_S = 20.0
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _INVOCATION_COLUMNS = (
     "id, target_service_name, target_service_key, target_handler_name, status, created_at, running_at, completed_at, "
@@ -102,7 +103,7 @@ class HttpAccess(EngineAccess):
         answer = await self._ingress("POST", _target(service, key, handler) + "/send", argument, idempotency_key)
         if answer.status_code != 202:
             raise self._refused(answer, self.endpoint)
-        receipt = answer.json()
+        receipt = self._document(answer, self.endpoint)
         return Receipt(receipt["invocationId"], receipt["status"] == "Accepted")
 
     async def call(
@@ -183,10 +184,10 @@ class HttpAccess(EngineAccess):
             )
             if answer.is_success:
                 break
-            if _STARTING not in answer.text or loop.time() > deadline:
+            if not any(text in answer.text for text in _STARTING) or loop.time() > deadline:
                 raise self._refused(answer, self.admin_endpoint)
             await asyncio.sleep(_RETRY_FIRST_S)
-        return cast("list[dict[str, Any]]", answer.json()["rows"])
+        return cast("list[dict[str, Any]]", self._document(answer, self.admin_endpoint)["rows"])
 
     async def invocations(self, invocation_ids: Iterable[str]) -> dict[str, InvocationRow]:
         return await self._invocations.get(invocation_ids)
@@ -319,7 +320,7 @@ class HttpAccess(EngineAccess):
             return None
         if not answer.is_success:
             raise self._refused(answer, self.admin_endpoint)
-        return cast("dict[str, Any]", answer.json())
+        return self._document(answer, self.admin_endpoint)
 
     async def deployment(self, deployment_id: str) -> dict[str, Any] | None:
         """Full form of a deployment; None for an unknown one."""
@@ -328,7 +329,7 @@ class HttpAccess(EngineAccess):
             return None
         if not answer.is_success:
             raise self._refused(answer, self.admin_endpoint)
-        return cast("dict[str, Any]", answer.json())
+        return self._document(answer, self.admin_endpoint)
 
     async def register(self, body: Mapping[str, Any]) -> Registered:
         """POST /deployments.
@@ -340,7 +341,7 @@ class HttpAccess(EngineAccess):
         answer = await self.admin("POST", "/deployments", dict(body), timeout_s=max(self._timeout_s, 30.0))
         if answer.status_code not in (200, 201):
             raise self._registration_failed(answer, str(body.get("uri") or body.get("arn")))
-        document = answer.json()
+        document = self._document(answer, self.admin_endpoint)
         return Registered(
             deployment_id=document["id"], is_new=answer.status_code == 201, services=tuple(document["services"])
         )
@@ -383,13 +384,13 @@ class HttpAccess(EngineAccess):
                 answer = await self._http.request(method, url, **arguments)
                 if answer.status_code not in _TRY_LATER or attempts <= 0 or _is_of_invocation(answer):
                     return answer
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 if attempts <= 0:
                     raise self._unreachable(url, error) from error
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, _RETRY_MAX_S)
 
-    def _unreachable(self, url: str, error: httpx.TransportError) -> ProviderUnavailable:
+    def _unreachable(self, url: str, error: httpx.RequestError) -> ProviderUnavailable:
         endpoint = self.admin_endpoint if url.startswith(f"{self.admin_endpoint}/") else self.endpoint
         if isinstance(error, httpx.TimeoutException):
             what = f"gave no answer within {self._timeout_s:g} s"
@@ -398,6 +399,21 @@ class HttpAccess(EngineAccess):
         else:
             what = f"broke off: {error or type(error).__name__}"
         return ProviderUnavailable(f"{endpoint} {what}", endpoint=endpoint)
+
+    def _document(self, answer: httpx.Response, endpoint: str) -> dict[str, Any]:
+        try:
+            document: Any = answer.json()
+        except ValueError:
+            document = None
+        if isinstance(document, dict):
+            return cast("dict[str, Any]", document)
+        raise ProviderUnavailable(  # a login page, a proxy's greeting …
+            f"{endpoint} answered {answer.request.method} {answer.request.url.path} with something that is not JSON",
+            endpoint=endpoint,
+            status_code=answer.status_code,
+            body=answer.text,
+            hint="is that the address of a Restate server?",
+        )
 
     def _refused(self, answer: httpx.Response, endpoint: str) -> ProviderUnavailable | InvalidInput:
         body = _error_body(answer)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from holdfast.providers import registry
-from holdfast.providers.errors import InvalidConfiguration
+from holdfast.providers.errors import InvalidConfiguration, ProviderConflict
 from holdfast.providers.settings import (
     DEFAULT_PROVIDER,
     MASK,
@@ -145,7 +145,10 @@ class Configuration:
             if route.provider not in names:
                 found.append(self._problem(key, _unknown(route.provider, names)))
         for provider in names:
-            found += self._section(provider, is_used=self.is_used(provider))[1]
+            try:
+                found += self._section(provider, is_used=self.is_used(provider))[1]
+            except ProviderConflict as error:  # of a third party, and broken: no reason to hide the rest
+                found.append(error.message)
         return found
 
     def check(self) -> None:
@@ -177,7 +180,7 @@ class Configuration:
         }
         for provider in registry.names():
             values: dict[str, Any] = {}
-            for setting in registry.settings(provider):
+            for setting in _settings(provider):
                 key = f"workflow.{provider}.{setting.name}"
                 given = self._given.get(key)
                 value: Any = setting.default if given is None else given.raw
@@ -231,7 +234,7 @@ class Configuration:
                 continue
             section, _, name = key.removeprefix("workflow.").partition(".")
             if section in names and name:
-                allowed = [setting.name for setting in registry.settings(section)]
+                allowed = [setting.name for setting in _settings(section)]
                 found.append(self._problem(key, f"is no setting; allowed: {', '.join(allowed)}"))
             else:
                 allowed = ["default_provider", "routing", *names]
@@ -245,8 +248,15 @@ def variable_for(key: str) -> str:
 
 
 def _known_keys() -> list[str]:
-    keys = [f"workflow.{name}.{setting.name}" for name in registry.names() for setting in registry.settings(name)]
+    keys = [f"workflow.{name}.{setting.name}" for name in registry.names() for setting in _settings(name)]
     return [DEFAULT_PROVIDER, *keys]
+
+
+def _settings(provider: str) -> tuple[Setting, ...]:
+    try:
+        return registry.settings(provider)
+    except ProviderConflict:  # told by `problems`
+        return ()
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 
 from holdfast.core.model import Status
 from holdfast.protocol import messages as m
-from holdfast.protocol.wire import HEADER_BYTES, message, octets, split
+from holdfast.protocol.wire import HEADER_BYTES, message, octets
 from holdfast.query import failures, waiting
 from holdfast.query.conditions import Condition
-from holdfast.query.reading import Reading
+from holdfast.query.reading import COMMAND_COUNT, Reading
 from holdfast.query.tables import Column, Listed, Make, Selected, as_stored, computed, partition_key_of_id
 from holdfast.runtime.snapshot import Live
 
@@ -25,6 +25,11 @@ OUTPUT_ENTRY = f"CASE WHEN {_IS_OUTPUT} AND {HAS_JOURNAL} THEN i.output ELSE x''
 _JOURNAL_SIZE = (
     f"CASE WHEN {_IS_STARTED} THEN CASE WHEN {HAS_JOURNAL} "
     f"THEN (length(i.head) > 0) + coalesce({_STORED_ENTRIES}, 0) + {_IS_OUTPUT} ELSE 0 END END"
+)
+_STORED_COMMANDS = f"(SELECT sum({COMMAND_COUNT}(j.frames)) FROM journal j WHERE j.seq = i.seq)"  # noqa: S608 ours
+_COMMANDS_SIZE = (
+    f"CASE WHEN {_IS_STARTED} THEN CASE WHEN {HAS_JOURNAL} "
+    f"THEN {COMMAND_COUNT}(i.head) + coalesce({_STORED_COMMANDS}, 0) + {_IS_OUTPUT} ELSE 0 END END"
 )
 _MODIFIED_AT = (
     "max(i.modified_at_ms, coalesce((SELECT j.stored_at_ms FROM journal j WHERE j.seq = i.seq "
@@ -42,13 +47,6 @@ _COMPLETION_RESULT = (
 )
 # An exclusive handler may have waited for its key before it ran; how long is not recorded.
 _RUNNING_AT = f"CASE WHEN {_IS_STARTED} AND i.exclusive = 0 THEN max(i.created_at_ms, coalesce(i.start_at_ms, 0)) END"
-
-
-def _commands_size(reading: Reading, seq: int, is_started: int, head: bytes, output: bytes) -> int | None:
-    if not is_started:
-        return None
-    frames = [row[0] for row in reading.rows("SELECT j.frames FROM journal j WHERE j.seq = ?", (seq,))]
-    return sum(m.is_command(kind) for part in (head, *frames, output) for kind, _ in split(part))
 
 
 def _completion_failure(_reading: Reading, failure_code: int | None, output: bytes) -> str | None:
@@ -101,7 +99,7 @@ _STORED_HALF: dict[str, Column] = {
         ("i.seq", "i.deployment_id", "i.protocol_version"), _bound_to("protocol_version")
     ),
     "journal_size": as_stored(_JOURNAL_SIZE),
-    "journal_commands_size": Column(("i.seq", _IS_STARTED, "i.head", OUTPUT_ENTRY), _commands_size),
+    "journal_commands_size": as_stored(_COMMANDS_SIZE),
     "created_at": as_stored("i.created_at_ms", "time"),
     "modified_at": as_stored(_MODIFIED_AT),
     "inboxed_at": as_stored(f"CASE WHEN i.status = '{Status.INBOXED}' THEN i.modified_at_ms END"),

@@ -41,14 +41,20 @@ def json_rows(batches: Sequence[Any]) -> bytes:
     """`{"rows":[{…}]}`."""
     rows: list[str] = []
     for batch in batches:
-        names = [f"{json.dumps(name, ensure_ascii=False)}:" for name in batch.schema.names]
-        columns = [_texts(column) for column in batch.columns]
-        for index in range(batch.num_rows):
-            fields = [
-                name + text for name, column in zip(names, columns, strict=True) if (text := column[index]) is not None
-            ]
-            rows.append(f"{{{','.join(fields)}}}")
+        fields = [
+            _fields(f"{json.dumps(name, ensure_ascii=False)}:", column)
+            for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            if column.null_count < batch.num_rows  # most columns of `SELECT *` are empty
+        ]
+        if fields:
+            rows += [f"{{{','.join(filter(None, row))}}}" for row in zip(*fields, strict=True)]
+        else:
+            rows += ["{}"] * batch.num_rows
     return f'{{"rows":[{",".join(rows)}]}}'.encode()
+
+
+def _fields(name: str, array: Any) -> _Texts:
+    return [None if text is None else name + text for text in _texts(array)]
 
 
 def _texts(array: Any) -> _Texts:
@@ -74,7 +80,8 @@ def _scalars(array: Any) -> tuple[list[Any], Callable[[Any], str]]:
     if pa.types.is_integer(kind):
         return array.to_pylist(), str
     if pa.types.is_floating(kind):
-        return array.to_pylist(), lambda value: repr(value) if math.isfinite(value) else "null"
+        # As texts: the shortest that mean the same number at the column's own width.
+        return array.cast(pa.string()).to_pylist(), _float
     if pa.types.is_decimal(kind):
         return array.to_pylist(), lambda value: format(value, "f")
     if pa.types.is_timestamp(kind):
@@ -122,7 +129,8 @@ def _lists(array: Any) -> _Texts:
 
 def _maps(array: Any) -> _Texts:
     if not (pa.types.is_string(array.type.key_type) or pa.types.is_large_string(array.type.key_type)):
-        raise TypeError(f"Arrow error: Json error: Only UTF8 keys supported by JSON MapArray Writer: got {array.type}")
+        key_type = str(array.type.key_type).capitalize()
+        raise TypeError(f"Arrow error: Json error: Only UTF8 keys supported by JSON MapArray Writer: got {key_type}")
     keys, values, offsets = _texts(array.keys), _texts(array.items), array.offsets.to_pylist()
     out: _Texts = []
     for index, is_valid in enumerate(array.is_valid().to_pylist()):
@@ -130,6 +138,12 @@ def _maps(array: Any) -> _Texts:
         members = [f"{keys[place]}:{values[place]}" for place in places if values[place] is not None]
         out.append(f"{{{','.join(members)}}}" if is_valid else None)
     return out
+
+
+def _float(text: str) -> str:
+    if not math.isfinite(float(text)):
+        return "null"
+    return text if "." in text or "e" in text else f"{text}.0"
 
 
 def _timestamp(count: int, unit: str, zone: str | None) -> str:

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from holdfast.logs import current_invocation
 from holdfast.protocol import messages as m
-from holdfast.protocol.wire import Decoder, MalformedFrame
+from holdfast.protocol.wire import Decoder, MalformedFrame, text
+from holdfast.runtime import traces
 
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 AsgiEvent = MutableMapping[str, Any]
@@ -147,6 +148,8 @@ class Attempt:
         if last in _TERMINAL:
             self.terminal = True
             self.has_ended = last == m.END
+            if last == m.ERROR:
+                frames[-1] = (m.ERROR, self._with_trace(frames[-1][1]))
             self.close()
         elif last == m.AWAITING_ON and all(frame[0] == m.AWAITING_ON for frame in frames):
             # It says nothing unless asked for: the SDK sends it late, when the wait may be over already.
@@ -155,6 +158,10 @@ class Attempt:
             return
         self.probed = False
         self._listener.frames_received(self, frames)
+
+    def _with_trace(self, error: bytes) -> bytes:
+        """The body of an Error, with the stack trace if it has none and one is known."""
+        return error
 
     def _ended(self, failure: str | None) -> None:
         if not self.terminal and failure is None:
@@ -173,7 +180,7 @@ class InProcessAttempt(Attempt):
     the SDK waits for the end of its input before it finishes, so every terminal frame closes the input at once.
     """
 
-    __slots__ = ("_app", "_end_delivered", "_input", "_scope", "_target", "_waiter")
+    __slots__ = ("_app", "_end_delivered", "_input", "_scope", "_target", "_trace", "_waiter")
 
     def __init__(
         self, listener: Listener, order: Order, app: AsgiApp, scope: dict[str, Any], loop: asyncio.AbstractEventLoop
@@ -185,6 +192,7 @@ class InProcessAttempt(Attempt):
         self._input = [order.first_input]
         self._end_delivered = False
         self._waiter: asyncio.Future[None] | None = None
+        self._trace: traces.Trace | None = None
         self.task = loop.create_task(self._run())
 
     def feed(self, frames: bytes) -> None:
@@ -243,9 +251,14 @@ class InProcessAttempt(Attempt):
             return
         self._received(body)
 
+    def _with_trace(self, error: bytes) -> bytes:
+        known = self._trace.text if self._trace is not None else ""
+        return error + text(3, known) if known and not m.attempt_error(error).stacktrace else error
+
     async def _run(self) -> None:
         failure: str | None = None
         current_invocation.set((self.invocation_id, self._target))
+        self._trace = traces.begin()
         try:
             await self._app(self._scope, self._receive, self._send)
         except asyncio.CancelledError:

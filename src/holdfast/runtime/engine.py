@@ -167,6 +167,7 @@ class EngineRuntime(Operations):
             self._entropy,
             next_number=int(self._tables.meta("next_number") or 1),
             refuse_deadlocks=self.config.refuse_deadlocks,
+            pause_on_mismatch=self.config.pause_on_mismatch,
         )
         self._processor = Processor(
             self._machine,

@@ -134,7 +134,10 @@ class Invoker:
         inv.attempt_deployment = deployment
         inv.attempt_at_ms = self._clock.now_ms()
         inv.spec = spec = catalog.handler(deployment.id, inv.service, inv.handler)
-        timeouts_ms = (spec.inactivity_timeout_ms, spec.abort_timeout_ms) if spec else (60_000, 600_000)
+        if spec is None:
+            self._unserved(inv, deployment)
+            return
+        timeouts_ms = (spec.inactivity_timeout_ms, spec.abort_timeout_ms)
         order = Order(
             seq=inv.seq,
             number=inv.attempt,
@@ -183,6 +186,15 @@ class Invoker:
             )
         else:
             text = f"no deployment offers the service {inv.service}; register one [RT0011]"
+        self.processor.post(AttemptFailed(inv.seq, inv.attempt, 500, text, self._clock.now_ms()))
+
+    def _unserved(self, inv: Invocation, deployment: Deployment) -> None:
+        """The code changed: its handler is gone."""
+        where = f"deployment {deployment.id}" if deployment.is_remote else f"the application '{deployment.name}'"
+        text = (
+            f"{inv.service}/{inv.handler} is not served any more by {where}, where this invocation runs; serve it again, "
+            f"and it goes on by itself (once paused: holdfast invocations resume {inv.id}) [RT0011]"
+        )
         self.processor.post(AttemptFailed(inv.seq, inv.attempt, 500, text, self._clock.now_ms()))
 
     def registered(self, deployment: Deployment) -> None:

@@ -32,12 +32,15 @@ class Timers:
         self._due_ms: int | None = None
         self._cleaner: asyncio.TimerHandle | None = None
         self._cleaned_seq = 0
+        self._is_on = False
 
     def start(self) -> None:
+        self._is_on = True
         self._rearm()
         self._cleaner = self._processor.call_later(self._cleanup_interval_s * _FIRST_CLEANING, self._clean)
 
     def stop(self) -> None:
+        self._is_on = False
         for handle in (self._timer, self._cleaner):
             if handle is not None:
                 handle.cancel()
@@ -56,6 +59,8 @@ class Timers:
 
     def _rearm(self) -> None:
         self._due_ms = None
+        if not self._is_on:
+            return  # the batch of what was due has ended the engine, or met a full disk
         next_ms = self._tables.next_timer_ms()
         if next_ms is not None:
             self.arm(next_ms)
@@ -72,10 +77,13 @@ class Timers:
         self._processor.when_readable(self._rearm)
 
     def _clean(self) -> None:
-        self._processor.when_readable(self._clean_some)
+        if self._is_on:
+            self._processor.when_readable(self._clean_some)
 
     def _clean_some(self) -> None:
         """Forget results whose retention is over, some rows at a time so that nobody waits for it."""
+        if not self._is_on:
+            return
         now_ms = self._clock.now_ms()
         self._cleaned_seq, expired = self._tables.expired(now_ms, self._cleaned_seq, EXPIRED_PER_TURN)
         for invocation_id, journal_only in expired:

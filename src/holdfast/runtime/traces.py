@@ -8,23 +8,28 @@ a filter looks at the record and lets it go on.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
-import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 import holdfast
 
 _SDK_LOGGERS = ("restate.server", "restate.server_context")
-_FOREIGN = tuple(
-    os.path.join(path, "")  # noqa: PTH118 prefixes of strings, compared often
-    for path in (os.path.dirname(holdfast.__file__), *{sysconfig.get_path(n) for n in ("stdlib", "purelib", "platlib")})  # noqa: PTH120
+_LIBRARIES = tuple(f"{Path(sysconfig.get_path(name))}{os.sep}" for name in ("purelib", "platlib"))
+_FOREIGN = (
+    f"{Path(holdfast.__file__).parent}{os.sep}",
+    *(f"{library}restate{os.sep}" for library in _LIBRARIES),
+    "<frozen",
 )
+_HANDLER_IS_RUN_BY, _HANDLER_IS_CALLED_BY = "enter", "invoke_handler"
+_STANDARD_LIBRARY = f"{Path(sysconfig.get_path('stdlib'))}{os.sep}"
 
 
 class Trace:
@@ -67,25 +72,39 @@ def watch() -> None:
 
 
 def _text(raised: TracebackType | None, task: asyncio.Task[Any] | None) -> str:
-    places = [*traceback.walk_tb(raised)]
-    if not any(_is_users(frame) for frame, _ in places):
-        # The SDK failed at an await of its own: what the user's code waits for, at this very moment.
-        places = [(frame, frame.f_lineno) for frame in (*_waiting(task), *reversed([*_running()]))]
-    summary = traceback.StackSummary.extract((place for place in places if _is_users(place[0])), capture_locals=False)
+    places = _users([*traceback.walk_tb(raised)])
+    if not places and (handler := _returned(raised)):
+        return f"Traceback (most recent call last):\n{handler}\n"
+    if not places:
+        # The SDK failed at an await of its own: of what the user's code waits for, at this very moment.
+        places = _users([(frame, frame.f_lineno) for frame in _waiting(task)])
+    summary = traceback.StackSummary.extract(iter(places))
     return "".join(["Traceback (most recent call last):\n", *summary.format()]) if summary else ""
 
 
-def _running() -> Iterator[FrameType]:
-    """The frames above this one, innermost first."""
-    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
+def _returned(raised: TracebackType | None) -> str:
+    """The handler itself, when it had returned already: nothing of it is on the stack any more."""
+    for frame, _ in traceback.walk_tb(raised):
+        if frame.f_code.co_name == _HANDLER_IS_RUN_BY:
+            function = getattr(getattr(frame.f_locals.get("self"), "handler", None), "fn", None)
+            code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+            if code is not None:
+                return f'  File "{code.co_filename}", line {code.co_firstlineno}, in {code.co_name}'
+    return ""
+
+
+_Places = list[tuple[FrameType, int]]
+
+
+def _users(places: _Places) -> _Places:
+    """Frames of the handler and of what it called: not those of programs around the SDK, nor of the SDK."""
+    entered = [index for index, (frame, _) in enumerate(places) if frame.f_code.co_name == _HANDLER_IS_CALLED_BY]
+    return [place for place in places[entered[0] :] if _is_users(place[0])] if entered else []
 
 
 def _waiting(task: asyncio.Task[Any] | None) -> Iterator[FrameType]:
-    """The frames of a task that waits, outermost first."""
-    waiting: Any = task.get_coro() if task is not None and task is not asyncio.current_task() else None
+    """The frames of a task, outermost first, whether it waits or runs."""
+    waiting: Any = task.get_coro() if task is not None else None
     while waiting is not None:
         frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
         if frame is not None:
@@ -95,4 +114,6 @@ def _waiting(task: asyncio.Task[Any] | None) -> Iterator[FrameType]:
 
 def _is_users(frame: FrameType) -> bool:
     name = frame.f_code.co_filename
-    return not name.startswith(_FOREIGN) and not name.startswith("<frozen")
+    if name.startswith(_STANDARD_LIBRARY):  # site-packages are below it, and an application may be installed there
+        return name.startswith(_LIBRARIES) and not name.startswith(_FOREIGN)
+    return not name.startswith(_FOREIGN)

@@ -40,15 +40,17 @@ class Http1Protocol(HttpToolsProtocol):
         self._seconds = 0
         """In the head, or the body, of the present request."""
         self._received_bytes = 0
-        """Since the present request began, but for the chunk in which it did; likewise since its body began."""
+        """Since the present head, or body, began."""
         self._chunk_bytes = 0
-        self._has_begun = False
+        self._begun = 0
+        """Requests that began in the present chunk."""
         self._stall = WriteStall()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         self._chunk_bytes = len(data)
-        self._has_begun = False
+        self._begun = 0
+        was_in_body = self._in_body
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -59,17 +61,21 @@ class Http1Protocol(HttpToolsProtocol):
                 self._refuse(431, str(refusal))
             else:
                 self._refuse(400, "not a valid HTTP request")
-        if not self._has_begun:
+        # Of a chunk in which something else came to its end as well, the little there is of the head is not counted.
+        if self._begun == 0 or (self._begun == 1 and not was_in_body):
             self._received_bytes += self._chunk_bytes
             if self._in_head and self._received_bytes > self._limits.head_bytes_max:
                 self._refuse(431, self._limits.too_large_head)
 
     def on_message_begin(self) -> None:
-        self._in_head = self._has_begun = True
+        self._in_head = True
+        self._begun += 1
         self._seconds = self._received_bytes = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # see `_stay`
         limits = self._limits
         if len(self.headers) > limits.headers_max:
             raise _HeadRefused(limits.too_many_headers)
@@ -84,8 +90,9 @@ class Http1Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._in_body = False
-        super().on_message_complete()
+        if not self._in_head:
+            self._in_body = False
+            super().on_message_complete()
 
     def sweep(self) -> None:
         """Called once a second: end the connection if it takes too long over something."""
@@ -104,19 +111,32 @@ class Http1Protocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _stay(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> None:
-        # Java's client asks for h2c with its first request. As on a Restate server it gets its answer in HTTP/1.1;
-        # the parser has stopped for a protocol that does not come, so a fresh one takes what follows.
+        """Answer in HTTP/1.1 a client that asks for another protocol, as a Restate server does.
+
+        Java's client asks for h2c with its first request, which may have a body. The parser takes everything behind the
+        head for the other protocol; so a fresh one gets the head again, without the wish.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(400, "not a proxy")
+            return
+        lines = [b"%s %s HTTP/1.1" % (method, self.url)]
+        for name, value in self.headers:
+            tokens = [token.strip() for token in value.split(b",")] if name == b"connection" else [value]
+            lines.append(name + b": " + b", ".join(token for token in tokens if token.lower() != b"upgrade"))
         self.parser = httptools.HttpRequestParser(self)
-        rest = data[upgrade.args[0] :]
-        if rest:
-            self.data_received(rest)
+        self.data_received(b"\r\n".join([*lines, b"", b""]) + data[upgrade.args[0] :])
 
     def _refuse(self, status: int, message: str) -> None:
         if self.transport.is_closing():
             return
         cycle = cast(RequestResponseCycle | None, self.cycle)  # none before the first request, whatever its type says
-        is_waiting = self._in_body and cycle is not None and not cycle.response_started and not self.pipeline
-        # In the middle of another answer this one would be taken for a part of it.
-        if cycle is None or cycle.response_complete or is_waiting:
+        if self._in_body and cycle is not None:
+            is_expected = not cycle.response_started and not self.pipeline
+        else:
+            is_expected = cycle is None or cycle.response_complete
+        if (
+            is_expected
+        ):  # in the middle of another answer, or behind its own, this one would be taken for what it is not
             self.transport.write(plain_answer(status, message))
         self.transport.close()

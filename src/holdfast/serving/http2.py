@@ -133,6 +133,7 @@ class Http2Protocol(asyncio.Protocol):
         self._is_stopping = False
         self._idle_seconds = 0
         self._resets = 0
+        self._unfinished_bytes = 0
         self._stall = WriteStall()
         self._transport: asyncio.Transport
         self._http = h2.connection.H2Connection(
@@ -169,6 +170,13 @@ class Http2Protocol(asyncio.Protocol):
         except h2.exceptions.ProtocolError as error:
             log.debug("not valid HTTP/2", extra={"error": str(error)})
             self._flush()  # the connection has put down why
+            self._transport.close()
+            return
+        self._unfinished_bytes = 0 if events else self._unfinished_bytes + len(data)
+        if self._unfinished_bytes > CONNECTION_WINDOW_BYTES:
+            # h2 looks at the length of a frame only when it has it all, and that may be 16 MiB.
+            self._http.close_connection(h2.errors.ErrorCodes.FRAME_SIZE_ERROR)
+            self._flush()
             self._transport.close()
             return
         for event in events:

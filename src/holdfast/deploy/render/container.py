@@ -25,8 +25,8 @@ _IGNORED = (
     "**/__pycache__",
     "**/*.pyc",
     "**/.env*",
-    "**/*.db",
-    "**/*.db-*",
+    "*.db",
+    "*.db-*",
     ".pytest_cache",
 )
 
@@ -94,6 +94,7 @@ def _dockerfile(settings: DeploySettings) -> str:
     build += [f"RUN pip install --no-cache-dir --requirement {REQUIREMENTS}"]
     if local:
         build += ["WORKDIR /project", "COPY . ."]
+        build += ["# The project itself has no version to pin.", "# hadolint ignore=DL3013"]
         build += [f"RUN pip install --no-cache-dir {' '.join(_quoted(package) for package in local)}"]
 
     final = ["", f"FROM {image}", "COPY --from=build /opt/venv /opt/venv"]

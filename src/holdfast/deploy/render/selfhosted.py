@@ -78,7 +78,9 @@ def _compose(settings: DeploySettings) -> str:
 def _unit(settings: DeploySettings) -> str:
     home = f"/opt/{settings.name}"
     python = f"{home}/venv/bin/python"
-    environment = [f"Environment={_value(f'{name}={value}')}" for name, value in variables(settings).items()]
+    # A name that others reach it by means that others are to reach it.
+    serve = command(settings, python) if settings.host else command(settings, python, "127.0.0.1")
+    environment = [_assigned(name, value) for name, value in variables(settings).items()]
     if settings.secrets:
         environment += [
             f"# {', '.join(settings.secrets)}: readable by root only",
@@ -96,7 +98,7 @@ def _unit(settings: DeploySettings) -> str:
         "Service": [
             "Type=exec",
             f"WorkingDirectory={home}",
-            f"ExecStart={' '.join(_value(word) for word in command(settings, python, settings.host or '127.0.0.1'))}",
+            f"ExecStart={' '.join(_word(word) for word in serve)}",
             *environment,
             "Restart=always",
             "RestartSec=2",
@@ -141,7 +143,7 @@ def _unit(settings: DeploySettings) -> str:
         f"# {settings.reference} on a machine without containers. As root:",
         f"#     python{settings.python} -m venv {home}/venv",
         *(f"#     {home}/venv/bin/pip install --requirement {file}" for file in settings.requirements),
-        *(f"#     {home}/venv/bin/pip install {_value(package)}" for package in settings.packages),
+        *(f"#     {home}/venv/bin/pip install {_quoted(package)}" for package in settings.packages),
         f"#     {home}/venv/bin/pip install --requirement {settings.out}/endpoint-requirements.txt",
         f"#     cp -r {' '.join([f'{settings.out}/endpoint.py', *(source.path for source in settings.sources)])} {home}/",
         f"#     cp {settings.out}/{settings.name}.service /etc/systemd/system/",
@@ -153,9 +155,17 @@ def _unit(settings: DeploySettings) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _value(text: str) -> str:
-    """One word of a unit file: `%` begins a specifier there, `$` a variable."""
-    escaped = text.replace("%", "%%").replace("$", "$$")
-    if not any(character in escaped for character in " \t\"'\\"):
-        return escaped
-    return '"' + escaped.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _word(text: str) -> str:
+    """One word of a command in a unit file: `%` begins a specifier there, `$` a variable."""
+    return _quoted(text.replace("%", "%%").replace("$", "$$"))
+
+
+def _assigned(name: str, value: str) -> str:
+    """An assignment in a unit file, where `$` means nothing."""
+    return f"Environment={_quoted(f'{name}={value}'.replace('%', '%%'))}"
+
+
+def _quoted(text: str) -> str:
+    if not any(character in text for character in " \t\"'\\"):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

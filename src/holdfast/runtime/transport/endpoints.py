@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.core.catalog import Deployment
 from holdfast.errors import DeploymentRefused
 from holdfast.protocol import messages as m
+from holdfast.runtime import traces
 from holdfast.runtime.attempt import AsgiApp, Attempt, InProcessAttempt, Listener, Order
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Endpoints:
         self.identity = Identity(identity_key)
 
     def add_app(self, name: str, app: AsgiApp) -> None:
+        traces.watch()
         self._apps[name] = _App(app)
 
     def remove_app(self, name: str) -> None:
