@@ -29,14 +29,14 @@ from holdfast.admin.guarded import guarded
 from holdfast.api.mount import Workflows, alone
 from holdfast.config import EngineConfig, SecurityConfig
 from holdfast.embedded import Engine
-from holdfast.errors import CannotListen, UnsafeAddress
+from holdfast.errors import CannotListen
 from holdfast.ingress.app import create_ingress
 from holdfast.protocol.discovery import ServiceSpec
 from holdfast.security.exposure import check_exposure, is_loopback
 from holdfast.security.guard import Guard, Origins
 from holdfast.security.tokens import Scope, TokenFile, TokenGate, tokens_path
 from holdfast.serving.connection import protocol_class
-from holdfast.serving.limits import Limits
+from holdfast.serving.limits import STATUS_MAX, Limits
 from holdfast.serving.tls import server_context
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ _KEEP_ALIVE_S = 75
 _SAME_SIGNAL_S = 1.0
 # uvicorn looks ten times a second whether it should stop.
 _TICKS_PER_S = 10
+_TICKS_BETWEEN_LOOKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +103,15 @@ async def serve(
     admin_host = host if admin_host is None else admin_host
     tls = None if security.tls_cert is None else server_context(security.tls_cert, security.tls_key)
     gates = _gates(db, security)
-    for address, gate in ((host, gates["ingress"]), (admin_host, gates["admin"])):
-        check_exposure(address, gate, db=str(db), insecure=security.insecure, has_tls=tls is not None)
+    warnings = [
+        _check_exposure(address, gate, f"holdfast tokens create --scope {gate.scope} --db {db}", security)
+        for address, gate in ((host, gates["ingress"]), (admin_host, gates["admin"]))
+    ]
     with (
         _listening(host, ingress_port, "ingress") as ingress_socket,
         _listening(admin_host, admin_port, "admin") as admin_socket,
     ):
+        _warn(warnings)
         engine = Engine(app, db=db, config=config)
         await engine.start()
         _calm_collector()
@@ -118,7 +122,10 @@ async def serve(
         addresses: dict[Scope, str] = {"ingress": host, "admin": admin_host}
         ingress, admin = _guarded_apis(engine, workflows, ingress_url, addresses, gates, security)
         limits = Limits.of(security)
-        servers = [_Server(ingress, drain_ms, limits, tls), _Server(admin, drain_ms, limits, tls)]
+        servers = [
+            _Server(ingress, drain_ms, limits, tls, gates["ingress"]),
+            _Server(admin, drain_ms, limits, tls, gates["admin"]),
+        ]
         # Only now: the SDK puts a handler of its own in place at its first request, which was discovery.
         with _stop_on_signal(drain_ms) as stop:
             tasks = [
@@ -167,7 +174,7 @@ def _guarded_apis(
         return _guard(scope, addresses[scope], origins, gates[scope], security)
 
     allowed = engine.config.allowed_origins
-    ingress = create_ingress(engine, guard=guard("ingress", Origins(allowed)))
+    ingress = create_ingress(engine, guard=guard("ingress", Origins(allowed)), status_max=STATUS_MAX)
     origins = Origins(allowed, allow_links=True)
     admin = workflows.beside(create_admin(engine, ingress_url=f"{ingress_url}/"))
     return ingress, guarded(admin, guard("admin", origins), origins)
@@ -205,11 +212,13 @@ async def serve_api(
     file = None if security.tokens_file is None else TokenFile(security.tokens_file)
     gate = TokenGate("admin", file, fixed=security.admin_token)
     try:
-        _check_api_exposure(host, gate, security)
+        make_one = "HOLDFAST_ADMIN_TOKEN, or several in --tokens-file"
+        warnings = [_check_exposure(host, gate, make_one, security)]
         with _listening(host, port, "api", option="--port") as listener:
+            _warn(warnings)
             origins = Origins(allowed_origins, allow_links=True)
             app = guarded(alone(api), _guard("admin", host, origins, gate, security), origins)
-            server = _Server(app, 0, Limits.of(security), tls)
+            server = _Server(app, 0, Limits.of(security), tls, gate)
             await api.open()  # wrong settings end it here; an engine that does not answer is only a warning
             with _stop_on_signal(0) as stop:
                 task = asyncio.create_task(server.serve([listener]))
@@ -227,14 +236,15 @@ async def serve_api(
     logger.info("stopped")
 
 
-def _check_api_exposure(host: str, gate: TokenGate, security: SecurityConfig) -> None:
-    try:
-        check_exposure(host, gate, db="", insecure=security.insecure, has_tls=security.tls_cert is not None)
-    except UnsafeAddress as error:  # there is no database here that tokens could be beside
-        hint = "give one in HOLDFAST_ADMIN_TOKEN, or several: --tokens-file; or listen on 127.0.0.1; or, where a proxy "
-        raise UnsafeAddress(
-            error.message, hint=f"{hint}or a network of your own lets in only whom you trust: --insecure"
-        ) from error
+def _check_exposure(host: str, gate: TokenGate, make_one: str, security: SecurityConfig) -> str | None:
+    has_tls = security.tls_cert is not None
+    return check_exposure(host, gate, make_one=make_one, insecure=security.insecure, has_tls=has_tls)
+
+
+def _warn(warnings: Iterable[str | None]) -> None:
+    for warning in warnings:
+        if warning is not None:
+            logger.warning(warning)
 
 
 def _calm_collector() -> None:
@@ -265,7 +275,7 @@ async def _first(*awaited: asyncio.Event | asyncio.Task[None]) -> None:
 class _Server(uvicorn.Server):
     """One port. Leaves signals to `serve`, which stops both ports and the engine in order."""
 
-    def __init__(self, app: Any, drain_ms: int, limits: Limits, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, app: Any, drain_ms: int, limits: Limits, tls: ssl.SSLContext | None, gate: TokenGate) -> None:
         config = uvicorn.Config(
             app,
             http=protocol_class(limits),
@@ -283,12 +293,15 @@ class _Server(uvicorn.Server):
         config.ssl = tls
         super().__init__(config)
         self.ready = asyncio.Event()
+        self._gate = gate
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set()
 
     async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_BETWEEN_LOOKS == 0:
+            self._gate.look()
         if counter % _TICKS_PER_S == 0:
             connections: list[Any] = [*self.server_state.connections]
             for connection in connections:

@@ -700,6 +700,15 @@ CONFIGURE: dict[str, list[Step]] = {
             shown_service(RUN, LOOK, **WORKFLOW | {"workflow_completion_retention": "1h 30m"}),
         ),
     ],
+    "what a workflow keeps that says it itself": [
+        register("keeping-workflow"),
+        patch(
+            THE_SERVICE,
+            {"workflow_completion_retention": "1h"},
+            200,
+            shown_service(RUN, **WORKFLOW | {"workflow_completion_retention": "7s"}),
+        ),
+    ],
     "what a service does not keep": [
         register("plain"),
         patch(

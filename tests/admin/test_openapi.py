@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -37,6 +38,12 @@ def test_every_route_is_described_and_nothing_else(engine: Engine):
         for method in resource.endpoints
     }
     assert served == set(OPERATIONS)
+
+
+def test_the_page_lists_every_route_and_nothing_else():
+    page = (Path(__file__).parents[2] / "docs" / "admin-api.md").read_text()
+    listed = re.findall(r"^\| `([A-Z]+ /\S+)` \|", page, re.MULTILINE)
+    assert sorted(listed) == sorted(OPERATIONS)
 
 
 async def test_operation_ids_are_used_once(holdfast_system: System):

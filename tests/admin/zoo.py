@@ -64,6 +64,9 @@ ANSWERS: dict[str, Answer] = {
     "two-services": Answer(manifest(service("ZooNONCE"), service("OtherNONCE"))),
     "object": Answer(manifest(service("ZooNONCE", ty="VIRTUAL_OBJECT"))),
     "workflow": Answer(manifest(service("ZooNONCE", handler("run", ty="WORKFLOW"), handler("look"), ty="WORKFLOW"))),
+    "keeping-workflow": Answer(
+        manifest(service("ZooNONCE", handler("run", ty="WORKFLOW", workflowCompletionRetention=7_000), ty="WORKFLOW"))
+    ),
     "request-response": Answer(manifest(service("ZooNONCE"), protocolMode="REQUEST_RESPONSE")),
     "request-response-tuned": Answer(
         manifest(

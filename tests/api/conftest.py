@@ -14,9 +14,9 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from holdfast import providers
 from holdfast.api.app import Api, create_api
 from holdfast.providers.base import WorkflowProvider
-from holdfast.providers.opening import open_provider
 from tests.api.memory import MemoryProvider
 from tests.support.restate_server import RunningRestate, running_server, skip_without_server
 
@@ -99,8 +99,8 @@ async def provider(request: pytest.FixtureRequest) -> AsyncIterator[WorkflowProv
     """A provider on a real engine."""
     async with AsyncExitStack() as stack:
         if request.param == "embedded":
-            opened = await open_provider("embedded", db=":memory:")
+            opened = await providers.open("embedded", db=":memory:")
         else:
             server: RunningRestate = request.getfixturevalue("restate")
-            opened = await open_provider("restate", endpoint=server.ingress_url, admin_endpoint=server.admin_url)
+            opened = await providers.open("restate", endpoint=server.ingress_url, admin_endpoint=server.admin_url)
         yield await stack.enter_async_context(opened)

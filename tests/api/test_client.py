@@ -106,6 +106,17 @@ async def test_errors_are_those_of_the_other_side(remote: HttpProvider) -> None:
     await remote.delete_workflow("w")
 
 
+async def test_arguments_that_are_not_json_are_named(remote: HttpProvider) -> None:
+    for name, arguments in {
+        "input": {"input": {1, 2}},
+        "metadata": {"metadata": {"a": float("nan")}},
+        "tags": {"tags": {"a": "\ud83d"}},
+    }.items():
+        with pytest.raises(InvalidInput, match=f"{name}: is not JSON") as refusal:
+            await remote.start_execution("w", **arguments)
+        assert refusal.value.field == name
+
+
 async def test_ids_that_are_no_part_of_a_path(remote: HttpProvider) -> None:
     for odd in ("a/b", "..", "a?b", "a#b", "ü", "a b", "%2e"):
         with pytest.raises(WorkflowNotFound):

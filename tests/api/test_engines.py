@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
+from holdfast import providers
 from holdfast.api.app import create_api
 from holdfast.providers.base import WorkflowProvider
 from holdfast.providers.embedded import EmbeddedProvider
-from holdfast.providers.opening import open_provider
 from tests.api.conftest import PATIENCE_S, Served
 from tests.support.restate_server import RunningRestate
 
@@ -68,13 +68,13 @@ class Place:
 @pytest.fixture(params=["embedded", pytest.param("restate", marks=pytest.mark.restate_server)])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     if request.param == "embedded":
-        provider = await open_provider("embedded", db=str(tmp_path / "engine.db"), admin_port=0)
+        provider = await providers.open("embedded", db=str(tmp_path / "engine.db"), admin_port=0)
         assert isinstance(provider, EmbeddedProvider)
         admin_url = provider.admin_url or ""
     else:
         server: RunningRestate = request.getfixturevalue("restate")
         admin_url = server.admin_url
-        provider = await open_provider("restate", endpoint=server.ingress_url, admin_endpoint=server.admin_url)
+        provider = await providers.open("restate", endpoint=server.ingress_url, admin_endpoint=server.admin_url)
     async with provider, Served(create_api(provider)) as served:
         yield Place(provider, served.url, admin_url, tmp_path)
 
@@ -288,7 +288,7 @@ async def test_a_hundred_starts_of_one_name_are_one_execution(place: Place) -> N
 async def test_everything_survives_a_restart(tmp_path: Path) -> None:
     before: dict[str, Any] = {}
     for is_restarted in (False, True):
-        provider = await open_provider("embedded", db=str(tmp_path / "engine.db"))
+        provider = await providers.open("embedded", db=str(tmp_path / "engine.db"))
         async with provider, Served(create_api(provider)) as served:
             place = Place(provider, served.url, "", tmp_path, workflow_id="hello")
             if not is_restarted:

@@ -126,6 +126,8 @@ SPECS: dict[str, tuple[dict[str, Any], bool]] = {
     "a description that is too long": (SPEC | {"description": "x" * 1025}, False),
     "a definition that is none": (SPEC | {"definition": "{"}, False),
     "a definition without reference": (SPEC | {"definition": {"handler": "x"}}, False),
+    "a version that is a number": (SPEC | {"definition": {"reference": "a:b", "version": 2}}, True),
+    "a version that is an object": (SPEC | {"definition": {"reference": "a:b", "version": {}}}, False),
     "a definition with more": (SPEC | {"definition": {"reference": "a:b", "x": 1}}, False),
     "a definition that is a list": (SPEC | {"definition": ["a:b"]}, False),
     "an unknown field": (SPEC | {"labels": {}}, False),

@@ -49,6 +49,7 @@ def test_bodies_that_are_accepted(case: str) -> None:
 REFUSED: dict[str, tuple[Any, Any, str, str]] = {
     "a list": (StartRequest, [], "body", "must be a JSON object, not a list"),
     "text": (StartRequest, "x", "body", "not the text 'x'"),
+    "an empty name": (SignalRequest, {"name": ""}, "name", "must not be empty"),
     "an unknown field": (StartRequest, {"name": "x"}, "name", "is no field of this request"),
     "a missing field": (SignalRequest, {}, "name", "is required"),
     "null where a field is not optional": (StopRequest, {"reason": None}, "reason", "must be text, not null"),
@@ -145,10 +146,6 @@ def test_bodies_that_are_not_json_everywhere(body: bytes) -> None:
     with pytest.raises(InvalidRequest, match="the body is") as refusal:
         parse_json(body)
     assert refusal.value.status == 400
-
-
-def test_an_empty_body_is_nothing() -> None:
-    assert parse_json(b" \r\n") is None
 
 
 STATUS = ExecutionStatus(

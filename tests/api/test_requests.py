@@ -87,7 +87,9 @@ async def test_a_body_of_another_type_is_refused(client: httpx.AsyncClient) -> N
 WRONG: dict[str, tuple[str, str, Any, int, str | None]] = {
     "not JSON": ("POST", "/v1/workflows", b"{", 400, None),
     "a required body that is empty": ("POST", "/v1/executions/w.e/signal", b"", 400, None),
-    "an empty spec": ("POST", "/v1/workflows", b"", 422, "workflow_id"),
+    "no spec": ("POST", "/v1/workflows", b"", 400, None),
+    "an empty spec": ("POST", "/v1/workflows", {}, 422, "workflow_id"),
+    "a body that is null": ("POST", "/v1/executions/w.e/stop", b"null", 422, "body"),
     "a spec that is a list": ("POST", "/v1/workflows", [], 422, "spec"),
     "an unknown field of a spec": ("POST", "/v1/workflows", SPEC | {"labels": {}}, 422, "labels"),
     "a field deep in a spec": (

@@ -156,7 +156,7 @@ NOT_FOUND = [
 ]
 
 
-@pytest.mark.parametrize("operation", ["show", "cancel", "kill", "pause", "resume", "purge"])
+@pytest.mark.parametrize("operation", ["show", "cancel", "kill", "pause", "resume", "restart-as-new", "purge"])
 def test_an_unknown_invocation_is_exit_code_2(engine: Served, operation: str):
     result = engine.cli("invocations", operation, UNKNOWN)
     assert result.stderr.splitlines() == NOT_FOUND
@@ -178,6 +178,7 @@ CONFLICTS = {
     "pause": "The invocation '{id}' is not running, cannot be paused.",
     "resume": "The invocation '{id}' is completed, cannot be resumed.",
 }
+NO_DEPLOYMENT = "dp_16tCcPQuIcwtYpzUmqjMAmK"
 
 
 @pytest.mark.parametrize("operation", CONFLICTS)
@@ -229,6 +230,119 @@ def test_a_pending_one_names_the_key_it_waits_for(engine: Served):
     assert engine.done("invocations", "show", queued).splitlines()[1] == "pending: another invocation holds key busy"
     engine.done("invocations", "kill", holder)
     engine.wait_for(queued, "completed")
+
+
+def test_restart_as_new(engine: Served):
+    invocation_id = engine.call("Greeter/steps", "Ada")
+    text = engine.done("invocations", "restart-as-new", invocation_id)
+    found = re.fullmatch(rf"{invocation_id} runs again as (inv_1\w+)", text)
+    assert found is not None
+    assert engine.wait_for(found[1], "completed").restarted_from == invocation_id
+    lines = engine.done("invocations", "show", found[1]).splitlines()
+    assert lines[2].endswith(f"ago, by restart of {invocation_id}")
+
+
+def test_restart_as_new_keeps_what_was_done(engine: Served):
+    invocation_id = engine.call("Greeter/steps", "Ada")
+    measured = engine.logs().count("measuring Ada")
+    [outcome] = engine.json("invocations", "restart-as-new", invocation_id, "--from", "2", "--deployment", "keep")
+    engine.wait_for(outcome["outcome"].split()[-1], "completed")
+    assert engine.logs().count("measuring Ada") == measured
+    result = engine.cli("invocations", "restart-as-new", invocation_id, "--from", "99")
+    assert result.exit_code == 2
+    assert "contains some Commands without respective Completions" in result.stderr
+
+
+def test_a_deployment_that_is_not_there(engine: Served):
+    invocation_id = engine.send("Greeter/stumble", "stay")
+    engine.wait_for(invocation_id, "backing-off")
+    engine.done("invocations", "pause", invocation_id)
+    engine.wait_for(invocation_id, "paused")
+    result = engine.cli("invocations", "resume", invocation_id, "--deployment", "newest")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[0].endswith("'deployment' is invalid. Reason: bad format")
+    completed = engine.call("Greeter/steps", "Ada")
+    result = engine.cli("invocations", "restart-as-new", completed, "--deployment", NO_DEPLOYMENT)
+    assert result.exit_code == 2
+    assert "The given deployment was not found" in result.stderr
+    assert engine.done("invocations", "resume", invocation_id, "--deployment", "latest") == f"{invocation_id} goes on"
+
+
+# --- all that a filter finds
+
+
+def test_a_filter_names_many(engine: Served):
+    live = [engine.send(f"Counter/crowd{number}/hold") for number in range(3)]
+    other = engine.send("Counter/elsewhere/hold")
+    for invocation_id in (*live, other):
+        engine.wait_for(invocation_id, "suspended")
+    for number, invocation_id in enumerate(live[:2]):
+        result = engine.cli("invocations", "cancel", "--service", "Counter", "--key", f"crowd{number}", "--yes")
+        assert result.stdout.splitlines() == [f"{invocation_id} told to stop, or had not started and is gone"]
+        assert result.stderr.splitlines() == ["cancel: 1 of 1"]
+        engine.wait_for(invocation_id, "completed")
+    killed = engine.json("invocations", "kill", "--handler", "hold", "--status", "suspended", "--yes")
+    assert {one["id"] for one in killed} >= {live[2], other}
+    assert {one["outcome"] for one in killed} == {"killed"}
+
+
+def test_many_are_changed_only_when_somebody_agrees(engine: Served):
+    invocation_id = engine.send("Counter/asked/hold")
+    engine.wait_for(invocation_id, "suspended")
+    select = ("--service", "Counter", "--key", "asked")
+    refused = engine.cli("invocations", "kill", *select, stdin="n\n")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "kill 1 invocation? [y/N]" in refused.stderr
+    assert engine.admin.invocation(invocation_id).status == "suspended"
+    agreed = engine.cli("invocations", "kill", *select, stdin="y\n")
+    assert (agreed.exit_code, agreed.stdout) == (0, f"{invocation_id} killed\n")
+
+
+def test_failed_ones_run_again(engine: Served):
+    engine.call("Counter/mixed/add", 1)
+    failed = engine.send("Greeter/refuse", {"message": "mixed", "code": 400})
+    engine.wait_for(failed, "completed")
+    outcomes = engine.json("invocations", "restart-as-new", "--service", "Greeter", "--failed", "--yes")
+    again = {one["id"]: one["outcome"].removeprefix("runs again as ") for one in outcomes}
+    assert failed in again
+    assert engine.wait_for(again[failed], "completed").completion_failure == "[400] mixed"
+    assert engine.json("invocations", "purge", "--key", "mixed", "--failed", "--yes") == []
+    [purged] = engine.json("invocations", "purge", "--key", "mixed", "--yes")
+    assert purged["outcome"] == "forgotten"
+
+
+def test_paused_ones_go_on(engine: Served):
+    invocation_id = engine.send("Greeter/stumble", "all together")
+    engine.wait_for(invocation_id, "backing-off")
+    paused = engine.json("invocations", "pause", "--handler", "stumble", "--yes")
+    assert invocation_id in {one["id"] for one in paused}
+    engine.wait_for(invocation_id, "paused")
+    resumed = engine.json("invocations", "resume", "--handler", "stumble", "--deployment", "latest", "--yes")
+    assert invocation_id in {one["id"] for one in resumed}
+    engine.done("invocations", "kill", "--handler", "stumble", "--yes")
+
+
+def test_nothing_found_is_nothing_done(engine: Served):
+    result = engine.cli("invocations", "cancel", "--key", "no such key")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "no such invocations: nothing to do\n"
+
+
+MISUSES = {
+    "neither": ("cancel",),
+    "both": ("cancel", UNKNOWN, "--service", "Greeter"),
+    "a place in many journals": ("restart-as-new", "--service", "Greeter", "--from", "1"),
+}
+
+
+@pytest.mark.parametrize("misuse", MISUSES)
+def test_ids_or_a_filter(engine: Served, misuse: str):
+    result = engine.cli("invocations", *MISUSES[misuse])
+    assert result.exit_code == 2
+    assert "name" in result.stderr.splitlines()[-1]
+
+
+# --- services
 
 
 def test_services_are_listed(engine: Served):

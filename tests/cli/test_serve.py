@@ -101,7 +101,7 @@ def test_a_port_in_use(what: str, taken_port: int, tmp_path: Path):
 
 
 def test_an_address_of_another_machine():
-    code, lines = refused(SAMPLE, "--host", "192.0.2.1")
+    code, lines = refused(SAMPLE, "--host", "192.0.2.1", "--insecure")
     assert code == 1
     assert lines == [
         "error HF0305: cannot listen on 192.0.2.1: Cannot assign requested address",

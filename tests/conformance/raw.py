@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from holdfast.protocol import messages as m
-from holdfast.protocol.wire import HEADER_BYTES, Decoder, data, frame, message, string, text, uint
+from holdfast.protocol.wire import Decoder, data, frame, message, text, uint
 from tests.conformance import ledger
 
 Script = Callable[["Conversation"], Awaitable[None]]
-SCRIPTS: dict[str, Script] = {}
-SETTINGS: dict[str, dict[str, Any]] = {}
+Outcome = dict[str, Any]
 
 RETRY = {
     "retryPolicyInitialInterval": 20,
@@ -28,12 +28,42 @@ RETRY = {
 _MANIFEST_TYPE = "application/vnd.restate.endpointmanifest.v4+json"
 
 
-def script(**settings: Any) -> Callable[[Script], Script]:
-    """Register a handler of the service `Raw`; settings of the manifest besides `RETRY`."""
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A script, and what comes of it."""
+
+    play: Script
+    expected: Outcome | Callable[[int], Outcome]
+    """Of every engine; by protocol version where versions differ."""
+    settings: dict[str, Any]
+    over_http: bool
+    """Needs a real connection: it is about responses, not frames."""
+    breaks_server: str
+    """Why a Restate server 1.7 cannot be asked."""
+
+    def outcome(self, version: int) -> Outcome:
+        return self.expected(version) if callable(self.expected) else self.expected
+
+
+_memory: dict[str, dict[str, Any]] = {}
+EXCHANGES: dict[str, Exchange] = {}
+
+
+def exchange(
+    expected: Outcome | Callable[[int], Outcome],
+    *,
+    over_http: bool = False,
+    breaks_server: str = "",
+    **settings: Any,
+) -> Callable[[Script], Script]:
+    """Register a handler of the object `Raw` with the outcome that a real server gives.
+
+    Args:
+        settings: of the handler's manifest, besides `RETRY`.
+    """
 
     def register(play: Script) -> Script:
-        SCRIPTS[play.__name__] = play
-        SETTINGS[play.__name__] = settings
+        EXCHANGES[play.__name__] = Exchange(play, expected, settings, over_http, breaks_server)
         return play
 
     return register
@@ -54,6 +84,8 @@ class Conversation:
         self.known: list[tuple[int, bytes]] = []
         """The journal, Input included."""
         self.is_open = False
+        self.memory = _memory.setdefault(headers["x-restate-invocation-id"], {})
+        """Shared by the attempts of the invocation."""
         self._receive, self._send = receive, send
         self._decoder = Decoder(1 << 26)
         self._waiting: list[tuple[int, bytes]] = []
@@ -68,6 +100,7 @@ class Conversation:
         self.input = json.loads(message(message(self.known[0][1])[14])[1])  # type: ignore[arg-type]
         self.t = self.input["t"]
         self.attempt = ledger.record(self.t, "attempt")
+        self.note_known()
 
     async def next_frame(self) -> tuple[int, bytes]:
         """The next frame of the engine; type -1 when there are no more."""
@@ -106,9 +139,14 @@ class Conversation:
         ledger.record(self.t, entry)
 
     def note_known(self) -> None:
-        """Put the journal as it was sent, and the counters of Start, into the ledger."""
-        types = [m.entry_type_name(kind).split(": ")[1] for kind, _ in self.known]
-        self.note(f"attempt {self.attempt}: {' '.join(types)}; failed before {self.start.get(7, 0)}")
+        """Put the journal as it was sent, and the count of failures in Start, into the ledger."""
+        self.note(f"{' '.join(_entry(kind) for kind, _ in self.known)}; failed {self.start.get(7, 0)}")
+
+
+def _entry(kind: int) -> str:
+    """`Run` for the command, `=Run` for its completion."""
+    command, _, name = m.entry_type_name(kind).partition(": ")
+    return name if command == "Command" else f"={name}"
 
 
 # --- frames ---------------------------------------------------------------------------------------------------------------
@@ -157,7 +195,7 @@ def raw_application(min_version: int = 5, max_version: int = 6, mode: str = "BID
             return
         conversation = Conversation(scope, receive, send)
         await conversation.begin()
-        await SCRIPTS[path[-1]](conversation)
+        await EXCHANGES[path[-1]].play(conversation)
         await conversation.finish()
 
     return app
@@ -170,8 +208,8 @@ async def _answer(send: Any, body: bytes) -> None:
 
 def _manifest(min_version: int, max_version: int, mode: str) -> dict[str, Any]:
     handlers = [
-        {"name": name, **RETRY, "inactivityTimeout": 60_000, "abortTimeout": 60_000, **SETTINGS[name]}
-        for name in SCRIPTS
+        {"name": name, **RETRY, "inactivityTimeout": 60_000, "abortTimeout": 60_000, **one.settings}
+        for name, one in EXCHANGES.items()
     ]
     return {
         "protocolMode": mode,
@@ -179,12 +217,3 @@ def _manifest(min_version: int, max_version: int, mode: str) -> dict[str, Any]:
         "maxProtocolVersion": max_version,
         "services": [{"name": "Raw", "ty": "VIRTUAL_OBJECT", "handlers": handlers}],
     }
-
-
-def frame_body(one: bytes) -> bytes:
-    """The body of a single frame."""
-    return one[HEADER_BYTES:]
-
-
-def entry_name(body: bytes) -> str:
-    return string(message(body), 12)

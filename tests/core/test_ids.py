@@ -123,7 +123,7 @@ MALFORMED_AWAKEABLES = {
     "no base64": (AWAKEABLE[:-1] + "!", "id doesn't match the expected type"),
     "standard alphabet": (AWAKEABLE[:10] + "+" + AWAKEABLE[11:], "id doesn't match the expected type"),
     "padding inside": (AWAKEABLE[:-1] + "=", "id doesn't match the expected type"),
-    "old protocol": ("prom_1" + AWAKEABLE[6:], "id doesn't match the expected type"),
+    "old protocol, too short": ("prom_1bad", "base62 decode error"),
     "other codec version": ("sign_2" + AWAKEABLE[6:], "unrecognized codec version"),
     "empty": ("", "bad length"),
 }
@@ -134,6 +134,10 @@ def test_malformed_awakeable_ids_say_why(text: str, reason: str):
     with pytest.raises(MalformedId) as refusal:
         ids.awakeable_parts(text)
     assert str(refusal.value) == reason
+
+
+def test_awakeables_of_old_protocols_are_accepted_and_mean_nobody():
+    assert ids.awakeable_parts("prom_1" + AWAKEABLE[6:])[1] == ids.NO_SIGNAL
 
 
 @given(st.text(max_size=50) | st.text(max_size=40).map(lambda rest: "inv_1" + rest))

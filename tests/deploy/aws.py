@@ -24,7 +24,7 @@ from urllib.parse import unquote
 import boto3
 import httpx
 
-from tests.deploy.support import PATIENCE_S, environment
+from tests.deploy.support import PATIENCE_S, REPOSITORY, environment
 from tests.support.restate_server import free_ports
 
 REGION = "eu-central-1"
@@ -45,7 +45,8 @@ def running_moto(folder: Path) -> Iterator[str]:
     log_path = folder / "moto.log"
     with log_path.open("w") as log, ExitStack() as stack:
         process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            [sys.executable, "-m", "tests.deploy.moto_server", str(port)],
+            cwd=REPOSITORY,
             env=environment({"MOTO_ACCOUNT_ID": ACCOUNT}),
             stdout=log,
             stderr=log,
@@ -133,7 +134,9 @@ class LambdaService:
             line = ""
         if not line:
             invocation.error = f"the process ended with {process.wait(PATIENCE_S)}"
-            return json.dumps({"errorType": "Runtime.ExitError", "errorMessage": invocation.error}).encode(), "Unhandled"
+            return json.dumps(
+                {"errorType": "Runtime.ExitError", "errorMessage": invocation.error}
+            ).encode(), "Unhandled"
         with self._lock:
             self._idle[arn].append(process)
         reply = json.loads(line)
@@ -160,15 +163,16 @@ class LambdaService:
             "AWS_REGION": REGION,
             **configuration.get("Environment", {}).get("Variables", {}),
         }
-        return subprocess.Popen(
-            [sys.executable, "-S", "-P", str(RUNTIME), configuration["Handler"]],
-            cwd=folder,
-            env=settings,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(self.folder / "functions.log").open("a"),
-            text=True,
-        )
+        with (self.folder / "functions.log").open("a") as log:
+            return subprocess.Popen(
+                [sys.executable, "-S", "-P", str(RUNTIME), configuration["Handler"]],
+                cwd=folder,
+                env=settings,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
 
     def _unpacked(self, arn: str, configuration: dict[str, Any]) -> Path:
         folder = self.folder / re.sub(r"\W", "-", arn)

@@ -11,18 +11,19 @@ import json
 import os
 import sys
 import traceback
+from pathlib import Path
 
 
 def main() -> None:
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     module, _, name = sys.argv[1].rpartition(".")
     handler = getattr(importlib.import_module(module), name)
     for line in sys.stdin:
         try:
             reply = {"payload": handler(json.loads(line), None)}
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the function goes on with the next event
             traceback.print_exc()
             reply = {"error": {"errorMessage": str(error), "errorType": type(error).__name__}}
         replies.write(json.dumps(reply) + "\n")

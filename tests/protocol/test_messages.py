@@ -18,7 +18,7 @@ texts = st.text(max_size=20)
 contents = st.binary(max_size=40)
 u32 = st.integers(0, 2**32 - 1)
 metadata = st.dictionaries(texts, texts, max_size=3)
-failures = st.tuples(u32, texts, metadata)
+failures = st.tuples(st.integers(0, 2**16 - 1), texts, metadata)
 results = st.just(VOID) | st.builds(Result, value=contents) | st.builds(Result, failure=failures)
 
 
@@ -147,6 +147,13 @@ def test_run_proposal_with_value(value: bytes):
 
 def test_run_proposal_with_failure():
     assert m.run_proposal(sdk.run_failure(3, 500, "no")[1]) == (3, Result(failure=(500, "no", {})))
+
+
+def test_failure_codes_over_16_bits_are_internal_errors():
+    """As on a Restate server: a caller never sees them."""
+    codes = (0, 500, 65_535, 65_536, 2**32 - 1)
+    assert [m.decode_failure(m.encode_failure(code, "x"))[0] for code in codes] == [0, 500, 65_535, 500, 500]
+    assert [m.attempt_error(uint(1, code)).code for code in codes] == [0, 500, 65_535, 500, 500]
 
 
 def test_failure_metadata():

@@ -26,3 +26,9 @@ def _quiet_sdk() -> Iterator[None]:
     logger.setLevel(logging.CRITICAL)
     yield
     logger.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _quick_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Handlers that only wait would hold up every close for two seconds; the server tries them again anyway.
+    monkeypatch.setenv("HOLDFAST_WORKFLOW_RESTATE_DRAIN", "50ms")

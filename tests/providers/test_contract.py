@@ -11,7 +11,8 @@ import pytest_asyncio
 
 from holdfast import providers
 from holdfast.providers import WorkflowProvider
-from holdfast.providers.contract import CHECKS, Bench, BrokenPromise, equal
+from holdfast.providers.bench import Bench, BrokenPromise, equal
+from holdfast.providers.contract import CHECKS
 from tests.support.restate_server import RunningRestate
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -16,6 +16,12 @@ from holdfast.providers import ProviderConflict, ProviderNotFound, registry
 from holdfast.providers.registry import ProviderFactory, Registry
 from tests.support.processes import run_python
 
+
+@pytest.fixture(autouse=True)
+def _nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOLDFAST_WORKFLOW_RESTATE_DRAIN")
+
+
 FACTORY = ProviderFactory(open=lambda settings: None)  # type: ignore[arg-type, return-value]
 
 

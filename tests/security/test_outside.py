@@ -96,14 +96,14 @@ def test_other_machines_with_tokens(tmp_path: Path):
         )
         assert (answer.status, answer.body) == (200, HELLO)
         assert engine.admin("GET", "/services", authorization=f"Bearer {admin_token}").status == 200
-        assert "tokens travel unencrypted" in engine.log
+        assert "tokens of the ingress travel unencrypted" in engine.log
 
 
 def test_other_machines_without_tokens_where_somebody_takes_the_blame(tmp_path: Path):
     with serving(tmp_path, "--host", "0.0.0.0", "--insecure") as engine:
         assert engine.ingress("POST", "/S/echo", HELLO, host="engine.example").status == 200
         assert engine.ingress("POST", "/S/echo", HELLO, origin=EVIL).status == 403
-        assert "everybody who can reach it may use the API" in engine.log
+        assert "everybody who can reach 0.0.0.0 may use the ingress" in engine.log
 
 
 # ---- tokens ------------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def file(tmp_path: Path, clock: Clock) -> TokenFile:
 
 
 def gate_of(file: TokenFile, clock: Clock, scope: Scope = "admin", fixed: str | None = None) -> TokenGate:
-    return TokenGate(scope, file, fixed=fixed, look_every_s=0, now_ms=clock)
+    return TokenGate(scope, file, fixed=fixed, now_ms=clock)
 
 
 def bearer(secret: str) -> bytes:
@@ -238,6 +238,7 @@ def test_an_api_that_asks_for_tokens_goes_on_asking(file: TokenFile, clock: Cloc
     gate = gate_of(file, clock)
     assert gate.admits(bearer(secret))
     change(file)
+    gate.look()
     assert not gate.admits(bearer(secret))
     assert not gate.admits(None)
 
@@ -246,6 +247,7 @@ def test_a_token_made_while_the_engine_runs_closes_the_gate_and_opens_it_to_its_
     gate = gate_of(file, clock)
     assert gate.admits(None)
     _, secret = file.create("admin")
+    gate.look()
     assert not gate.admits(None)
     assert gate.admits(bearer(secret))
 
@@ -270,6 +272,7 @@ def test_a_fixed_token_counts_beside_those_of_the_file(file: TokenFile, clock: C
     gate = gate_of(file, clock, fixed=fixed)
     assert gate.usable() == 2
     file.path.write_text("damaged")
+    gate.look()
     assert not gate.admits(bearer(secret))
     assert gate.admits(bearer(fixed))
 
@@ -289,13 +292,14 @@ def test_the_file_is_read_again_only_when_it_has_changed(
     read = file.tokens
     monkeypatch.setattr(file, "tokens", lambda: (reads.append(None), read())[1])
     for _ in range(10):
-        assert gate.admits(bearer(secret))
+        gate.look()
     assert len(reads) == 0
     file.create("admin")
     reads.clear()
     for _ in range(10):
-        assert gate.admits(bearer(secret))
+        gate.look()
     assert len(reads) == 1
+    assert gate.admits(bearer(secret))
 
 
 def test_lines_are_json_that_a_person_can_read(file: TokenFile):

@@ -309,12 +309,19 @@ INVARIANTS: tuple[Callable[[History, Rows], Iterable[str]], ...] = (
 )
 
 
-def judge(history: History, rows: Rows) -> None:
+_OF_THE_END = (accepted_request_survives, timers_never_early_never_lost, cancel_reaches_every_child)
+
+
+def judge(history: History, rows: Rows, *, is_over: bool = True) -> None:
     """
+    Args:
+        is_over: everything has had the time to come to its end.
     Raises:
         Violation: of the first invariant that does not hold.
     """
     for invariant in INVARIANTS:
+        if not is_over and invariant in _OF_THE_END:
+            continue
         for what in invariant(history, rows):
             raise Violation(invariant.__name__, what)
 

@@ -82,7 +82,8 @@ class _Stream:
         self._is_broken = False
 
     async def receive(self) -> Any:
-        self._check()
+        if self._is_broken:
+            return {"type": "http.disconnect"}
         if not self._waiting:
             event = await self._receive()
             await self._wire.pause()

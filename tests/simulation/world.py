@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 
 from holdfast.errors import DiskFull, EngineError, HoldfastError
@@ -21,20 +21,30 @@ from tests.ingress.backend import Got
 from tests.power.disk import CALLS, io_error, write_images
 from tests.simulation.loop import VirtualLoop, run_virtually
 from tests.simulation.machine import Machine
-from tests.simulation.oracle import History, Rows, Violation, judge, judge_at_rest
+from tests.simulation.oracle import LATE_MS, History, Rows, Violation, judge, judge_at_rest
 from tests.simulation.program import Entry
 
 KEYS = 2
-PATIENCE_S = 3600.0
+PATIENCE_S = 900.0
 """Virtual seconds in which everything must have ended."""
 
-TROUBLES = ("kill", "power", "io error", "failed sync", "full disk", "stop")
+TROUBLES = ("kill", "power", "io error", "failed sync", "lasting sync failure", "full disk", "stop")
 
 
 class World:
     """One history. `seed` decides everything that is random in it."""
 
-    def __init__(self, seed: int, folder: Path, loop: VirtualLoop, *, version: int, requests: int, troubles: int) -> None:
+    def __init__(
+        self,
+        seed: int,
+        folder: Path,
+        loop: VirtualLoop,
+        *,
+        version: int,
+        requests: int,
+        troubles: int,
+        kinds: Sequence[str],
+    ) -> None:
         self.random = random = Random(seed)
         self.folder = folder
         self.machine = machine = Machine(
@@ -47,6 +57,7 @@ class World:
         )
         self.loop = loop
         self.troubles_left = troubles
+        self.kinds = kinds
         self.requests = requests
         self.history = History(machine.ledger)
         self.happened: Counter[str] = Counter()
@@ -60,6 +71,7 @@ class World:
         machine.wire.cuts = random.choice((0.0, 0.3, 0.9))
         machine.wire.breaks = random.choice((0.0, 0.0, 0.02, 0.1))
         machine.commits_in_thread = random.random() < 0.4
+        self.happened["seeds"] = 1
         machine.checkpoint_pages = random.choice((10, 60, 4000))
         loop.slowest_job_s = random.choice((0.002, 0.05))
 
@@ -78,7 +90,7 @@ class World:
             for task in done:
                 task.result()
             if len(done) < 2:
-                raise Violation("accepted_request_survives", f"still waiting: {self._unfinished()}")
+                self._stuck("still waiting")
             await self._everything_ends()
             await self.machine.stop()
         judge(self.history, self._rows())
@@ -95,6 +107,15 @@ class World:
             running.append(asyncio.ensure_future(work()))  # pyright: ignore[reportArgumentType]
             await asyncio.sleep(self.random.random() ** 2 * 0.4)
         await asyncio.gather(*running)
+
+    def _stuck(self, what: str) -> NoReturn:
+        """Something never ends. What else is wrong may be the reason, and says more."""
+        unfinished, rows = self._unfinished(), self._rows()
+        judge(self.history, rows, is_over=False)
+        overdue = [due_ms for due_ms, _, _ in rows.timers if due_ms + LATE_MS < self.machine.clock.now_ms()]
+        if overdue:
+            raise Violation("timers_never_early_never_lost", f"{len(overdue)} timers are due and nobody looks")
+        raise Violation("accepted_request_survives", f"{what}: {unfinished}")
 
     def _unfinished(self) -> list[str]:
         engine = self.machine.engine
@@ -114,7 +135,7 @@ class World:
             if not live:
                 return
             if self.loop.time() > deadline_s:
-                raise Violation("accepted_request_survives", f"never ends: {self._unfinished()}")
+                self._stuck("never ends")
             await asyncio.sleep(1.0)
 
     def _rows(self) -> Rows:
@@ -128,7 +149,7 @@ class World:
         while self.troubles_left:
             self.troubles_left -= 1
             await asyncio.sleep(self.random.random() * 2.0)
-            kind = self.random.choice(TROUBLES)
+            kind = self.random.choice(self.kinds)
             self.happened[kind] += 1
             await self._strike(kind)
 
@@ -143,7 +164,7 @@ class World:
             await self._at_a_call(lambda _: None)
             await (machine.kill() if kind == "kill" else machine.lose_power())
         else:
-            await self._failing_call("sync" if kind == "failed sync" else None)
+            await self._failing_call(None if kind == "io error" else "sync", lasts=kind.startswith("lasting"))
             if machine.engine is not None:
                 return
         if machine.has_database:
@@ -159,8 +180,9 @@ class World:
                 self._cut_at(dies_at)
             try:
                 await self.machine.start()
-            except HoldfastError:
-                assert dies_at is not None
+            except HoldfastError as error:
+                if dies_at is None:
+                    raise Violation("integrity", f"does not start: {error}") from error
                 self.machine.disk.before = _fine
                 self.happened["power while starting"] += 1
                 self.machine.restore_after_failed_start()
@@ -208,8 +230,8 @@ class World:
         finally:
             disk.before = _fine
 
-    async def _failing_call(self, only: str | None) -> None:
-        """One call fails. The engine must stop by itself, and not go on from what it believes."""
+    async def _failing_call(self, only: str | None, *, lasts: bool) -> None:
+        """One call fails, or all of its kind from then on. The engine must stop, and not go on from what it believes."""
         machine = self.machine
         kind = only or self.random.choice([call for call in CALLS if call not in ("open", "create", "delete")])
         left = self.random.randrange(1, 20)
@@ -218,7 +240,7 @@ class World:
 
         def before(called: str, file: str) -> BaseException | None:
             nonlocal left
-            if called != kind or failed.is_set():
+            if called != kind or (failed.is_set() and not lasts):
                 return None
             left -= 1
             if left > 0:
@@ -246,6 +268,8 @@ class World:
             return
         finally:
             machine.disk.before = _fine
+        if not isinstance(engine.failure, EngineError):
+            raise Violation("engine_goes_on", f"stopped without an error: {engine.failure}")
         self.happened["stopped by itself"] += 1
         await machine.has_stopped()
 
@@ -262,7 +286,8 @@ class World:
             if self.loop.time() > deadline_s:
                 raise Violation("recovers_when_space_returns", "still refuses after a minute")
             await asyncio.sleep(0.5)
-        assert engine.failure is None, engine.failure
+        if engine.failure is not None:
+            raise Violation("engine_goes_on", f"a full disk has ended the engine: {engine.failure}")
 
     # ---- callers ---------------------------------------------------------------------------------------------------------
 
@@ -453,17 +478,33 @@ def _fine(kind: str, file: str) -> BaseException | None:
     return None
 
 
-def play(seed: int, folder: Path, *, version: int = 7, requests: int = 40, troubles: int = 6) -> World:
+def play(
+    seed: int,
+    folder: Path,
+    *,
+    version: int = 7,
+    requests: int = 40,
+    troubles: int = 6,
+    kinds: Sequence[str] | None = None,
+    slow_commits: bool = False,
+) -> World:
     """Run one history to its end and judge it.
 
+    Args:
+        kinds: of trouble, some of TROUBLES; None means all.
+        slow_commits: every commit takes place in a thread, and takes long.
     Raises:
         Violation: with the name of the invariant.
     """
     worlds: list[World] = []
 
     async def main(loop: VirtualLoop) -> None:
-        world = World(seed, folder, loop, version=version, requests=requests, troubles=troubles)
+        world = World(
+            seed, folder, loop, version=version, requests=requests, troubles=troubles, kinds=kinds or TROUBLES
+        )
         worlds.append(world)
+        if slow_commits:
+            world.machine.commits_in_thread, loop.slowest_job_s = True, 0.5
         await world.run()
 
     run_virtually(main, Random(seed))

@@ -37,6 +37,7 @@ class Invocations:
             service=query.get("service"),
             handler=query.get("handler"),
             key=query.get("key"),
+            deployment=query.get("deployment"),
             limit=limit,
             before=query.get("before"),
             oldest_first=_flag("oldest_first", query.get("oldest_first")),

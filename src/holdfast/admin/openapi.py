@@ -201,6 +201,7 @@ _INVOCATIONS: dict[str, Operation] = {
         _query("service", text(), "Only of this service."),
         _query("handler", text(), "Only of handlers of this name."),
         _query("key", text(), "Only of this key."),
+        _query("deployment", text(), "Only those bound to this deployment."),
         _query("limit", number(minimum=1, maximum=LIST_LIMIT_MAX, default=LIST_LIMIT_DEFAULT), "Rows at most."),
         _query("before", text(), "Go on behind this invocation: `next_before` of the page before."),
         _query("oldest_first", flag(), "Turn the order round."),

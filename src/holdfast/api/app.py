@@ -135,12 +135,13 @@ class Api:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in _BODY_TYPES and not (kind.startswith("application/") and kind.endswith("+json")):
             raise InvalidRequest(f"a body of type {kind!r} is not understood", status=415, hint="send application/json")
-        document = parse_json(await self._read(request))
-        if operation.body is WorkflowSpec:
-            return WorkflowSpec.from_json({} if document is None else document)
-        if document is None and operation.is_body_required:
+        body = await self._read(request)
+        if operation.is_body_required and not body.strip():
             raise InvalidRequest("the body is empty", hint="send a JSON object, e.g. curl -d @request.json")
-        return from_json(operation.body, {} if document is None else document)
+        document = parse_json(body) if body.strip() else {}
+        return (
+            WorkflowSpec.from_json(document) if operation.body is WorkflowSpec else from_json(operation.body, document)
+        )
 
     async def _read(self, request: Request) -> bytes:
         parts: list[bytes] = []

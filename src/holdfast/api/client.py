@@ -28,6 +28,7 @@ from holdfast.errors import Forbidden, HoldfastError, Unauthorized
 from holdfast.providers.base import PAGE_LIMIT_DEFAULT, WorkflowProvider
 from holdfast.providers.errors import (
     ExecutionNotFound,
+    InvalidInput,
     ProviderUnauthorized,
     ProviderUnavailable,
     WaitTimeout,
@@ -231,13 +232,13 @@ class HttpProvider(WorkflowProvider):
         path: str,
         *,
         query: Mapping[str, Any] | None = None,
-        json: Any = None,
+        json: Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
     ) -> dict[str, Any]:
         params = {name: value for name, value in (query or {}).items() if value is not None}
         more: dict[str, Any] = {} if timeout_s is None else {"timeout": httpx.Timeout(timeout_s, connect=5.0)}
         if json is not None:
-            more["json"] = json
+            more |= {"content": _encoded(json), "headers": {"content-type": "application/json"}}
         try:
             answer = await self._http.request(method, f"{self.url}/v1{path}", params=params, **more)
         except httpx.TransportError as error:
@@ -321,6 +322,15 @@ class HttpProvider(WorkflowProvider):
         document = _parsed(data)
         told = problems.error_of(document, int(document.get("status", 503)))
         return told or ProviderUnavailable(f"the stream of {self.url} ended: {data[:200]}", endpoint=self.url)
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    for name, value in body.items():
+        try:
+            jsons.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidInput(name, f"is not JSON: {error}") from None
+    return jsons.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _may_pass(error: HoldfastError) -> bool:

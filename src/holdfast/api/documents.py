@@ -49,7 +49,7 @@ class StopRequest:
 class SignalRequest:
     """What to tell a live execution."""
 
-    name: str
+    name: str = field(metadata={"minLength": 1})
     """An awakeable's id, a shared handler, a durable promise, or a named signal; the first of these that there is."""
     payload: Any = None
     """Any JSON value."""

@@ -110,8 +110,7 @@ class EventStream:
                 if not watchers[0].done():
                     await write(b"", more=False)
         finally:
-            for watcher in watchers:
-                watcher.cancel()
+            await discard(*watchers)
             await _close(self._changes)
 
     async def _send_changes(
@@ -132,9 +131,7 @@ class EventStream:
                     if not upcoming.done():
                         await write(b": heartbeat\n\n")
             finally:
-                if not upcoming.done():
-                    upcoming.cancel()
-                    await asyncio.wait([upcoming])
+                await discard(upcoming)
             try:
                 following = upcoming.result()
             except HoldfastError as error:
@@ -160,6 +157,16 @@ async def disconnected(receive: Receive) -> None:
     """Returns when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def discard(*tasks: asyncio.Future[Any]) -> None:
+    """End tasks whose outcome nobody wants any more."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # looked at, so that it is not reported as forgotten
 
 
 async def _next(changes: AsyncIterator[StateChange]) -> StateChange | None:

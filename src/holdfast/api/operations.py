@@ -297,9 +297,7 @@ async def _attended(call: Call, work: Coroutine[Any, Any, T]) -> T:
             raise ClientGone
         raise EngineStopped("the API is stopping", hint="the execution goes on; ask again in a moment")
     finally:
-        for each in (task, gone, closing):
-            each.cancel()
-        await asyncio.wait([task, gone, closing])
+        await events.discard(task, gone, closing)
 
 
 _LOCATION = {"location": {"description": "Where it can be asked for.", "schema": {"type": "string"}}}

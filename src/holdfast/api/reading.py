@@ -27,14 +27,12 @@ _SPACE_FOR_PLUS = re.compile(r" (?=\d\d:\d\d$)")
 
 
 def parse_json(body: bytes) -> Any:
-    """A request's body. None when it is empty.
+    """A request's body.
 
     Raises:
         InvalidRequest: not JSON, or JSON that cannot be written again: NaN, a number beyond all limits, half a
             surrogate pair, too deep a nesting.
     """
-    if not body.strip():
-        return None
     try:
         document = json.loads(body, parse_constant=_refuse_constant)
         json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
@@ -162,6 +160,8 @@ def _check_limits(kind: Any, values: Mapping[str, Any]) -> None:
     for field in dataclasses.fields(typing.get_origin(kind) or kind):
         value = values.get(field.name)
         least, most = field.metadata.get("minimum"), field.metadata.get("maximum")
+        if field.metadata.get("minLength") and value == "":
+            raise InvalidInput(field.name, "must not be empty")
         if value is not None and least is not None and not least <= value <= most:
             raise InvalidInput(field.name, f"must be {least} to {most}, not {value}")
 

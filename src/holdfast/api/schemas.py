@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, cast
 
-from holdfast.api.documents import SignalRequest, StartRequest
+from holdfast.api.documents import StartRequest
 from holdfast.api.reading import has_default, hints_of, optional
 from holdfast.providers import naming, validation
 from holdfast.providers.types import (
@@ -49,8 +49,10 @@ _REFERENCE: Schema = {"type": "string", "pattern": _whole(validation.REFERENCE)}
 _FORMS: dict[tuple[type, str], Schema] = {
     (WorkflowSpec, "workflow_id"): {"pattern": _whole(naming.WORKFLOW_ID)},
     (WorkflowSpec, "name"): {"minLength": 1, "maxLength": NAME_CHARACTERS_MAX},
-    (WorkflowSpec, "description"): {"maxLength": DESCRIPTION_BYTES_MAX},
-    (WorkflowSpec, "tags"): _TAGS,
+    # Null is nothing, as for the fields that say so in their type.
+    (WorkflowSpec, "description"): {"type": ["string", "null"], "maxLength": DESCRIPTION_BYTES_MAX},
+    (WorkflowSpec, "tags"): _TAGS | {"type": ["object", "null"]},
+    (WorkflowSpec, "provider_config"): {"type": ["object", "null"]},
     (WorkflowSpec, "definition"): {
         "anyOf": [
             _REFERENCE,
@@ -59,7 +61,7 @@ _FORMS: dict[tuple[type, str], Schema] = {
                 "properties": {
                     "reference": _REFERENCE,
                     "handler": {"type": ["string", "null"]},
-                    "version": {"type": "string"},
+                    "version": {"type": ["string", "number", "null"]},
                 },
                 "required": ["reference"],
                 "additionalProperties": False,
@@ -70,12 +72,27 @@ _FORMS: dict[tuple[type, str], Schema] = {
     (RetryPolicy, "backoff_rate"): {"minimum": 1},
     (StartRequest, "execution_name"): {"pattern": _whole(naming.EXECUTION_NAME)},
     (StartRequest, "tags"): _TAGS,
-    (SignalRequest, "name"): {"minLength": 1},
 }
 _REQUIRED_THOUGH_DEFAULTED = {WorkflowSpec: ("definition", "name")}
 """Fields that a type gives a default, so that `validate` can say what is missing."""
 
-_DURATION = {"type": "string", "examples": ["30s", "1h 30m"]}
+_DURATION: Schema = {"type": "string", "examples": ["30s", "1h 30m"]}
+_DURATION_REQUEST: Schema = {
+    "anyOf": [
+        # ISO 8601 and words such as `1 hour` are understood as well.
+        {
+            "type": "string",
+            "pattern": r"^[0-9]{1,8}(\.[0-9]{1,3})?(ms|s|m|h|d)( [0-9]{1,8}(\.[0-9]{1,3})?(ms|s|m|h|d))*$",
+        },
+        {
+            "type": "number",
+            "minimum": 0.001,
+            "maximum": timedelta.max // timedelta(seconds=1),
+            "description": "Seconds.",
+        },
+    ],
+    "examples": ["30s", "1h 30m", 30],
+}
 
 
 class Schemas:
@@ -120,7 +137,7 @@ class Schemas:
         properties: dict[str, Schema] = {}
         required: list[str] = []
         for field in dataclasses.fields(origin):
-            schema = self._value(hints[field.name], is_request=is_request)
+            schema = self._value(hints[field.name], is_request=is_request) | dict(field.metadata)
             if is_request:
                 schema = _with_form(schema, _FORMS.get((origin, field.name)))
                 if field.default not in (dataclasses.MISSING, None, ""):
@@ -159,7 +176,7 @@ class Schemas:
 
 def _scalar(hint: type, *, is_request: bool) -> Schema:
     if hint is timedelta:
-        return {"type": ["string", "number"], "examples": ["30s", 30]} if is_request else dict(_DURATION)
+        return dict(_DURATION_REQUEST if is_request else _DURATION)
     if hint is datetime:
         return {"type": "string", "format": "date-time"}
     if issubclass(hint, StrEnum):
@@ -169,6 +186,8 @@ def _scalar(hint: type, *, is_request: bool) -> Schema:
 
 def _nullable(schema: Schema) -> Schema:
     kind = schema.get("type")
+    if kind is None and "anyOf" in schema:
+        return schema | {"anyOf": [*cast("list[Schema]", schema["anyOf"]), {"type": "null"}]}
     if kind is None or "enum" in schema:
         return {"anyOf": [schema, {"type": "null"}]}
     return schema | {"type": [*(cast("list[str]", kind) if isinstance(kind, list) else [kind]), "null"]}

@@ -216,11 +216,19 @@ def _apply(settings: DeploySettings, options: dict[str, Any], as_json: bool) -> 
 
 
 def _apply_fargate(settings: DeploySettings, options: dict[str, Any]) -> Mapping[str, str]:
+    from holdfast.deploy import InvalidDeployment
     from holdfast.deploy.apply.aws import Aws
     from holdfast.deploy.render.fargate import fargate_template, stack_name
 
     parameters = pairs("--parameter", options["parameters"])
-    stack = Aws(options["region"]).apply_stack(stack_name(settings), fargate_template(settings), parameters)
+    template = fargate_template(settings)
+    wanted: dict[str, dict[str, str]] = template["Parameters"]
+    if missing := [name for name, told in wanted.items() if "Default" not in told and not parameters.get(name)]:
+        hint = "\n        ".join(f"--parameter {name}=…  {wanted[name]['Description']}" for name in missing)
+        raise InvalidDeployment(f"the stack needs {', '.join(missing)}", hint=f"add {hint}")
+    if unknown := sorted(set(parameters) - set(wanted)):
+        raise InvalidDeployment(f"the stack has no parameter {unknown[0]}", hint=f"it has {', '.join(wanted)}")
+    stack = Aws(options["region"]).apply_stack(stack_name(settings), template, parameters)
     talk(f"{stack.change} stack {stack.name}")
     return stack.outputs
 

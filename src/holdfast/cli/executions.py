@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import Generator, Sequence
+from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from holdfast.cli.body import check_json, read
-from holdfast.cli.output import json_option, show, table, talk
+from holdfast.cli.output import json_option, show, show_error, table, talk
 from holdfast.cli.providing import Where, provider_options
 from holdfast.cli.timeline import ago
 from holdfast.cli.workflows import LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, pairs
@@ -100,7 +100,8 @@ def start(
             talk(f"{before}{started.state}; follow it: holdfast executions wait {started.execution_id}")
         return None
 
-    status = where.run(begin)
+    with _not_over_told():
+        status = where.run(begin)
     if status is not None:
         _show_outcome(status, as_json)
 
@@ -197,7 +198,9 @@ def wait(where: Where, execution_id: str, timeout: timedelta | None, as_json: bo
 
     In Python: WorkflowProvider.wait.
     """
-    _show_outcome(where.run(lambda provider: _waited(provider, execution_id, timeout)), as_json)
+    with _not_over_told():
+        status = where.run(lambda provider: _waited(provider, execution_id, timeout))
+    _show_outcome(status, as_json)
 
 
 @executions.command()
@@ -275,6 +278,18 @@ async def _waited(provider: WorkflowProvider, execution_id: str, timeout: timede
     except TimeoutError:
         raise WaitTimeout(execution_id, limit_s or 0, state or "not known") from None
     return await provider.get_execution_status(execution_id)
+
+
+@contextmanager
+def _not_over_told() -> Generator[None]:
+    """An exit code of its own for a wait whose time is up."""
+    from holdfast.providers.errors import WaitTimeout
+
+    try:
+        yield
+    except WaitTimeout as error:
+        show_error(error)
+        raise click.exceptions.Exit(NOT_OVER) from error
 
 
 def _changes(provider: WorkflowProvider, execution_id: str) -> AsyncGenerator[StateChange]:

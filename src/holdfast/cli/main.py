@@ -12,6 +12,7 @@ from holdfast.cli.call import call, send
 from holdfast.cli.config import config
 from holdfast.cli.demo import demo
 from holdfast.cli.deploy import deploy
+from holdfast.cli.deployments import deployments
 from holdfast.cli.executions import executions
 from holdfast.cli.invocations import invocations
 from holdfast.cli.output import exit_code, show_error
@@ -19,6 +20,7 @@ from holdfast.cli.providers import providers
 from holdfast.cli.restate import restate
 from holdfast.cli.serve import serve
 from holdfast.cli.services import services
+from holdfast.cli.sql import sql
 from holdfast.cli.state import state
 from holdfast.cli.tokens import tokens
 from holdfast.cli.version import version
@@ -55,7 +57,9 @@ for command in (
     executions,
     invocations,
     state,
+    sql,
     services,
+    deployments,
     tokens,
     api,
     providers,

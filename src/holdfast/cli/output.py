@@ -20,6 +20,9 @@ _NEXT = {
     "HF0101": "it may be purged, or its retention over; recent ones: holdfast invocations list",
     "HF0103": "see its status: holdfast invocations show {subject}",
     "HF0104": "to drop it before it starts: holdfast invocations cancel {subject}",
+    "HF0120": "tables: holdfast sql 'SHOW TABLES'; columns: holdfast sql 'DESCRIBE sys_invocation'",
+    "HF0121": "narrow it, best by id or target_service_name, or add a LIMIT",
+    "HF0203": "what the endpoint answers: curl -i --http2-prior-knowledge URL/discover",
     "HF0110": "make one: holdfast tokens create; then HOLDFAST_ADMIN_TOKEN (ingress: HOLDFAST_INGRESS_TOKEN) or --token",
 }
 """What a person at a terminal can do next, for errors that arrive over HTTP without a hint."""
@@ -124,7 +127,8 @@ def show_error(error: HoldfastError, subject: str = "ID") -> None:
 
 def _next(error: HoldfastError, subject: str) -> str:
     if isinstance(error, InvalidRequest) and error.status == 404:
-        return "what there is: holdfast services list"
+        what = "deployments" if "deployment" in error.message else "services"
+        return f"what there is: holdfast {what} list"
     return _NEXT.get(error.code, "").format(subject=subject)
 
 

@@ -152,7 +152,7 @@ class _Telling(logging.Handler):
     """Warnings, a line each. What a command fails with is not among them: it is told as its error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if hasattr(record, "error_code"):
+        if hasattr(record, "error_code") or record.name == "asyncio":  # which knows only of connections that broke
             return
         more = [
             str(value) for name in ("workflow_id", "endpoint", "error", "hint") if (value := getattr(record, name, ""))

@@ -25,19 +25,31 @@ logger = logging.getLogger("holdfast.serve")
 @click.command()
 @click.argument("app", metavar="MODULE:APP")
 @click.option(
-    "--db", envvar="HOLDFAST_DB", default="holdfast.db", show_default=True, help="SQLite file; made when missing."
+    "--db",
+    envvar="HOLDFAST_DB",
+    show_envvar=True,
+    default="holdfast.db",
+    show_default=True,
+    help="SQLite file; made when missing.",
 )
 @click.option(
     "--host",
     envvar="HOLDFAST_HOST",
+    show_envvar=True,
     default="127.0.0.1",
     show_default=True,
     help="Address to listen on. Other machines are let in only with tokens: holdfast tokens create.",
 )
-@click.option("--admin-host", envvar="HOLDFAST_ADMIN_HOST", help="Address of the admin API.  [default: as --host]")
+@click.option(
+    "--admin-host",
+    envvar="HOLDFAST_ADMIN_HOST",
+    show_envvar=True,
+    help="Address of the admin API.  [default: as --host]",
+)
 @click.option(
     "--ingress-port",
     envvar="HOLDFAST_INGRESS_PORT",
+    show_envvar=True,
     type=click.IntRange(0, 65535),
     default=8080,
     show_default=True,
@@ -46,19 +58,27 @@ logger = logging.getLogger("holdfast.serve")
 @click.option(
     "--admin-port",
     envvar="HOLDFAST_ADMIN_PORT",
+    show_envvar=True,
     type=click.IntRange(0, 65535),
     default=9070,
     show_default=True,
     help="0: a free one.",
 )
 @tokens_file_option
-@click.option("--insecure", envvar="HOLDFAST_INSECURE", is_flag=True, help="Let other machines in without tokens.")
-@click.option("--tls-cert", envvar="HOLDFAST_TLS_CERT", help="PEM file: serve both APIs over TLS.")
-@click.option("--tls-key", envvar="HOLDFAST_TLS_KEY", help="PEM file.  [default: in --tls-cert]")
+@click.option(
+    "--insecure",
+    envvar="HOLDFAST_INSECURE",
+    show_envvar=True,
+    is_flag=True,
+    help="Let other machines in without tokens.",
+)
+@click.option("--tls-cert", envvar="HOLDFAST_TLS_CERT", show_envvar=True, help="PEM file: serve both APIs over TLS.")
+@click.option("--tls-key", envvar="HOLDFAST_TLS_KEY", show_envvar=True, help="PEM file.  [default: in --tls-cert]")
 @click.option(
     "--allow-host",
     "allowed_hosts",
     envvar="HOLDFAST_ALLOW_HOST",
+    show_envvar=True,
     multiple=True,
     metavar="NAME",
     help="A name, besides localhost, by which this engine is called when it asks for no token.",
@@ -67,6 +87,7 @@ logger = logging.getLogger("holdfast.serve")
     "--allow-origin",
     "allowed_origins",
     envvar="HOLDFAST_ALLOW_ORIGIN",
+    show_envvar=True,
     multiple=True,
     metavar="ORIGIN",
     help="Web pages that may send requests: https://ui.example.com, or * for all.",
@@ -74,6 +95,7 @@ logger = logging.getLogger("holdfast.serve")
 @click.option(
     "--deny-headers",
     envvar="HOLDFAST_DENY_HEADERS",
+    show_envvar=True,
     metavar="A,B",
     default=",".join(CREDENTIAL_HEADERS),
     show_default=True,
@@ -82,6 +104,7 @@ logger = logging.getLogger("holdfast.serve")
 @click.option(
     "--allow-headers",
     envvar="HOLDFAST_ALLOW_HEADERS",
+    show_envvar=True,
     metavar="A,B",
     help="The only request headers that are stored and shown.  [default: all not denied]",
 )

@@ -97,6 +97,8 @@ def _since(created_at_ms: int, at_ms: int) -> str:
 
 
 def _caller(info: InvocationInfo) -> str:
+    if info.restarted_from is not None:
+        return f"restart of {info.restarted_from}"
     if info.invoked_by_id is None:
         return info.invoked_by
     return f"{info.invoked_by_target or info.invoked_by} {info.invoked_by_id}"

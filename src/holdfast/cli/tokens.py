@@ -53,7 +53,10 @@ def tokens_file_option(command: _Command) -> _Command:
 def create_token(
     scope: Scope, name: str | None, expires: str | None, db: str, tokens_file: str | None, as_json: bool
 ) -> None:
-    """Make a token and print it. It is not kept, only its hash is: nobody can print it again."""
+    """Make a token and print it. It is not kept, only its hash is: nobody can print it again.
+
+    In Python: holdfast.security.tokens.TokenFile.create.
+    """
     file = _file(db, tokens_file)
     token, secret = file.create(scope, name, expires_in_ms=None if expires is None else _duration_ms(expires))
     show({**_document(token), "token": secret}, as_json, lambda: secret)
@@ -64,7 +67,10 @@ def create_token(
 @tokens.command("list")
 @_file_options
 def list_tokens(db: str, tokens_file: str | None, as_json: bool) -> None:
-    """Every token there ever was, oldest first."""
+    """Every token there ever was, oldest first.
+
+    In Python: holdfast.security.tokens.TokenFile.tokens.
+    """
     found = _file(db, tokens_file).tokens()
     show([_document(token) for token in found], as_json, lambda: _table(found))
 
@@ -77,6 +83,8 @@ def revoke_token(token: str, db: str, tokens_file: str | None, as_json: bool) ->
 
     The last one does not open the API again: to go back to an API without tokens, remove the file and restart the
     engine.
+
+    In Python: holdfast.security.tokens.TokenFile.revoke.
     """
     file = _file(db, tokens_file)
     ended = file.revoke(token)

@@ -72,7 +72,7 @@ class Catalog:
     def __init__(self, deployments: Iterable[Deployment] = ()) -> None:
         self.deployments: dict[str, Deployment] = {}
         self.services: dict[str, ServiceSpec] = {}
-        """The newest revision of every service. Replaced as a whole when something changes."""
+        """The newest revision of every service, as they were registered. Replaced as a whole when something changes."""
         self._latest: dict[str, Deployment] = {}
         self._present: dict[str | None, Deployment] = {}
         self.replace(deployments)
@@ -97,7 +97,7 @@ class Catalog:
                 if known is None or known.revisions[service] < deployment.revisions[service]:
                     latest[service] = deployment
         self._latest = latest
-        self.services = {service: deployment.services[service] for service, deployment in sorted(latest.items())}
+        self.services = {service: deployment.services[service] for service, deployment in latest.items()}
 
     def latest(self, service: str) -> Deployment | None:
         """Where new invocations of a service run."""
@@ -156,4 +156,6 @@ def configured(service: ServiceSpec, settings: Mapping[str, Any]) -> ServiceSpec
         if own.get("public") and not handler.public and service.public:
             del own["public"]  # it alone was declared private
         handlers[name] = replace(handler, **own)
+    if any(_DECLARED_AS["workflow_retention_ms"] in handler.overrides for handler in service.handlers.values()):
+        changes.pop("workflow_retention_ms", None)  # of a workflow it is the run handler's, which has its own
     return replace(service, handlers=handlers, **changes)

@@ -15,7 +15,7 @@ from holdfast.core.results import completion_of, result_of
 from holdfast.protocol import messages as m
 from holdfast.protocol.discovery import RetryPolicy
 from holdfast.protocol.messages import Result
-from holdfast.protocol.wire import Content, frame, message, octets, string, u32, u64
+from holdfast.protocol.wire import Content, MalformedFrame, frame, message, octets, string, u32, u64
 
 if TYPE_CHECKING:
     from holdfast.core.machine import Machine
@@ -72,6 +72,8 @@ def _output(machine: Machine, inv: Invocation, message_type: int, body: bytes, a
     inv.result = result = m.output_result(body)
     inv.output = frame(m.OUTPUT, body)
     inv.failure_code = None if result.failure is None else result.failure[0]
+    inv.failures_since_entry = 0
+    inv.entry_at_ms = at_ms
     _pin(machine, inv, at_ms)
     machine.change(inv, at_ms)
 
@@ -290,9 +292,15 @@ def _send_signal(machine: Machine, inv: Invocation, message_type: int, body: byt
     command = message(body)
     target_id = _checked_id(string(command, 1))
     signal = u32(command, 2) if 2 in command else string(command, 3)
+    _check_result(command, 4, 5, 6)
     result = m.decode_result(command)
     _append(machine, inv, message_type, body, at_ms)
     machine.signal(machine.find(target_id), signal, result, at_ms)
+
+
+def _check_result(command: Content, *fields: int) -> None:
+    if not any(field in command for field in fields):
+        raise MalformedFrame("the result is absent")
 
 
 def _complete_awakeable(machine: Machine, inv: Invocation, message_type: int, body: bytes, at_ms: int) -> None:
@@ -302,6 +310,7 @@ def _complete_awakeable(machine: Machine, inv: Invocation, message_type: int, bo
         raw, signal = ids.awakeable_parts(awakeable_id)
     except ids.MalformedId as error:
         raise CommandRefused(500, f"bad awakeable id '{awakeable_id}': {error} [RT0017]") from None
+    _check_result(command, 2, 3)
     result = m.decode_result(command, value=2, failure=3)
     _append(machine, inv, message_type, body, at_ms)
     machine.signal(machine.find(ids.invocation_text(raw)), signal, result, at_ms)

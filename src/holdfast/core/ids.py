@@ -22,6 +22,10 @@ _TO_STANDARD = str.maketrans("-_+/", "+/--")  # what only the other alphabet has
 INVOCATION_PREFIX = "inv_1"
 AWAKEABLE_PREFIX = "sign_1"
 DEPLOYMENT_PREFIX = "dp_1"
+_OLD_AWAKEABLE_PREFIX = "prom_1"
+
+NO_SIGNAL = 0
+"""Of awakeable ids of protocols before 5: accepted, as a Restate server does, but nobody waits for them here."""
 
 
 class MalformedId(ValueError):
@@ -96,21 +100,22 @@ def awakeable_text(invocation: bytes, signal_index: int) -> str:
 
 
 def awakeable_parts(text: str) -> tuple[bytes, int]:
-    """`sign_1…` -> (invocation bytes, signal index).
+    """`sign_1…` -> (invocation bytes, signal index); `prom_1…`, of protocols long gone, gives `NO_SIGNAL`.
 
     Raises:
         MalformedId: not an awakeable id.
     """
-    if not text.startswith(AWAKEABLE_PREFIX):
+    is_old = text.startswith(_OLD_AWAKEABLE_PREFIX)
+    if not is_old and not text.startswith(AWAKEABLE_PREFIX):
         _refuse_prefix(text, "sign")
-    payload = text[len(AWAKEABLE_PREFIX) :]
+    payload = text[len(AWAKEABLE_PREFIX) :]  # the same length for both
     try:
         raw = base64.b64decode(payload.translate(_TO_STANDARD) + "==", validate=True)
     except ValueError:
         raw = b""
     if len(raw) != 28:
-        raise MalformedId("id doesn't match the expected type")
-    return raw[:24], int.from_bytes(raw[24:], "big")
+        raise MalformedId("base62 decode error" if is_old else "id doesn't match the expected type")
+    return raw[:24], NO_SIGNAL if is_old else int.from_bytes(raw[24:], "big")
 
 
 def deployment_text(raw: bytes) -> str:

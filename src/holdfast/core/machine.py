@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from holdfast.core import commands, mismatch, operations
+from holdfast.core import commands, ids, mismatch, operations
 from holdfast.core.awaiting import Leaf, resolve
 from holdfast.core.catalog import Catalog
 from holdfast.core.effects import (
@@ -378,7 +378,7 @@ class Machine:
                 elif message_type == m.ERROR:
                     self._reported(inv, m.attempt_error(body), at_ms)
                 elif message_type != m.AWAITING_ON:
-                    raise commands.CommandRefused(571, f"unexpected message {message_type:#06x} [RT0012]")
+                    raise commands.CommandRefused(500, f"unexpected message {message_type:#06x} [RT0012]")
                 if not inv.in_flight:
                     return
         except commands.CommandRefused as refusal:
@@ -386,7 +386,7 @@ class Machine:
             self._failed(inv, AttemptError(refusal.code, refusal.message), at_ms)
         except MalformedFrame as error:
             self.abort(inv)
-            self._failed(inv, AttemptError(571, f"malformed message from the SDK: {error} [RT0012]"), at_ms)
+            self._failed(inv, AttemptError(500, f"malformed message from the SDK: {error} [RT0012]"), at_ms)
 
     def abort(self, inv: Invocation) -> None:
         if inv.in_flight:
@@ -399,12 +399,16 @@ class Machine:
     def _ended(self, inv: Invocation, at_ms: int) -> None:
         if not inv.output:
             self.abort(inv)
-            self._failed(inv, AttemptError(571, "the handler ended without output [RT0012]"), at_ms)
+            self._failed(inv, AttemptError(500, "the handler ended without output [RT0012]"), at_ms)
             return
         self.leave_attempt(inv)
         self.complete(inv, at_ms)
 
     def _suspended(self, inv: Invocation, tree: m.Awaited, at_ms: int) -> None:
+        if tree.is_empty:
+            self.abort(inv)
+            self._failed(inv, AttemptError(500, "the handler waits for nothing, so nothing can wake it [RT0012]"), at_ms)
+            return
         missed, inv.missed = inv.missed, []
         self.leave_attempt(inv)
         inv.retry_count = inv.failures_since_entry = 0
@@ -541,7 +545,7 @@ class Machine:
 
     def signal(self, inv: Invocation | None, signal: int | str, result: Result, at_ms: int) -> None:
         """Deliver a signal; the cancel signal acts on the invocation, all others are dropped unless it is live."""
-        if inv is None:
+        if inv is None or signal == ids.NO_SIGNAL:
             return
         if signal == m.CANCEL_SIGNAL:
             operations.cancel(self, inv, at_ms)
@@ -604,9 +608,13 @@ class Machine:
             for seq, completion_id, notification_type in self.tables.take_listeners(inv.seq):
                 self.deliver(seq, completion_id, notification_type, result, at_ms)
 
-    def erase(self, inv: Invocation) -> None:
+    def forget_row(self, inv: Invocation) -> None:
+        """It leaves no record. What was promised under a workflow's key before its run began stays."""
         inv.is_gone = True
         self._touched[inv.seq] = inv
+
+    def erase(self, inv: Invocation) -> None:
+        self.forget_row(inv)
         if inv.spec is not None and inv.spec.is_workflow_run and inv.key is not None:
             self.tables.clear_all_state(inv.service, inv.key)
             self.tables.delete_promises(inv.service, inv.key)

@@ -52,7 +52,7 @@ def _remove_unstarted(machine: Machine, inv: Invocation, failure: Failure, at_ms
     completion = completion_of(inv)
     machine.effects.append(Completed(completion))
     machine.reply(inv, completion, at_ms)
-    machine.erase(inv)
+    machine.forget_row(inv)
 
 
 def kill(machine: Machine, inv: Invocation, at_ms: int) -> None:

@@ -117,6 +117,7 @@ def up(
         process.wait()
         raise
     (folder / _STATE).write_text(json.dumps(asdict(server)), "utf-8")
+    process.returncode = 0  # it is meant to outlive us, and Popen to say nothing about that
     return server, True
 
 

@@ -69,8 +69,11 @@ class _Endpoint:
 class Ingress:
     """ASGI application in front of an engine. See `create_ingress`."""
 
-    def __init__(self, engine: EngineRuntime, *, body_bytes_max: int, sweep_s: float, guard: Guard) -> None:
+    def __init__(
+        self, engine: EngineRuntime, *, body_bytes_max: int, sweep_s: float, guard: Guard, status_max: int
+    ) -> None:
         self._engine = engine
+        self._status_max = status_max
         self._guard = guard
         config = engine.config
         self._cors: Headers = CORS if config.allowed_origins else []
@@ -91,7 +94,7 @@ class Ingress:
             self._prepare(self._engine.services)
         headers: Headers = scope["headers"]
         fields = header_fields(headers if type(headers) is list else [(name, value) for name, value in headers])
-        reply = _Reply(send, self._cors, fields.get(b"origin"), has_body=scope["method"] != "HEAD")
+        reply = _Reply(send, self._cors, fields.get(b"origin"), scope["method"] != "HEAD", self._status_max)
         refusal = self._guard.refusal(fields)
         if refusal is not None and await _turn_away(refusal, scope, reply):
             return
@@ -310,12 +313,13 @@ class Ingress:
 class _Reply:
     """Writes the one answer to a request."""
 
-    __slots__ = ("_cors", "_has_body", "_send")
+    __slots__ = ("_cors", "_has_body", "_send", "_status_max")
 
-    def __init__(self, send: Send, cors: Headers, origin: bytes | None, *, has_body: bool) -> None:
+    def __init__(self, send: Send, cors: Headers, origin: bytes | None, has_body: bool, status_max: int) -> None:
         self._send = send
         self._cors = cors if origin is None or not cors else [*cors, (b"access-control-allow-origin", origin)]
         self._has_body = has_body
+        self._status_max = status_max
 
     async def send(self, status: int, headers: Headers, body: bytes) -> None:
         answer = [*headers, *self._cors]
@@ -333,7 +337,7 @@ class _Reply:
         expires_at_ms = completion.expires_at_ms if has_expiry else None
         failure = completion.failure
         if failure is not None:
-            status = responses.failure_status(failure)
+            status = responses.failure_status(failure, self._status_max)
             body = responses.error_body(failure.code, failure.message, "invocation", failure.metadata)
             await self.fail(completion.invocation_id, status, body, expires_at_ms)
             return
@@ -435,7 +439,12 @@ async def _decline(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def create_ingress(
-    engine: EngineRuntime, *, body_bytes_max: int | None = None, sweep_s: float = SWEEP_S, guard: Guard | None = None
+    engine: EngineRuntime,
+    *,
+    body_bytes_max: int | None = None,
+    sweep_s: float = SWEEP_S,
+    guard: Guard | None = None,
+    status_max: int = responses.STATUS_MAX,
 ) -> Ingress:
     """The ingress HTTP API of an engine as an ASGI 3 application, compatible with a Restate server's.
 
@@ -448,7 +457,8 @@ def create_ingress(
         sweep_s: how often to look for callers who hung up while they waited, seconds.
         guard: who may send requests; None: everybody but web pages of origins that the engine's setting
             `allowed_origins` does not name.
+        status_max: the largest HTTP status that the server can send; failure codes beyond it are answered 500.
     """
     limit = engine.config.body_bytes_max if body_bytes_max is None else body_bytes_max
     guard = guard or Guard("ingress", origins=Origins(engine.config.allowed_origins))
-    return Ingress(engine, body_bytes_max=limit, sweep_s=sweep_s, guard=guard)
+    return Ingress(engine, body_bytes_max=limit, sweep_s=sweep_s, guard=guard, status_max=status_max)

@@ -20,7 +20,9 @@ def parse_delay_ms(text: str) -> int:
     """
     try:
         if text.isascii() and text.isdigit():
-            return checked_ms(int(text) if len(text) < 30 else DURATION_MS_MAX + 1)  # Python refuses thousands of digits
+            return checked_ms(
+                int(text) if len(text) < 30 else DURATION_MS_MAX + 1
+            )  # Python refuses thousands of digits
         return parse_duration_ms(text)
     except ValueError as error:
         raise InvalidRequest(f"bad delay query parameter, must be a ISO8601 duration: {error}") from None

@@ -37,10 +37,13 @@ def error_body(code: int, message: str, source: str, metadata: Mapping[str, str]
     return json.dumps(error, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
-def failure_status(failure: Failure) -> int:
-    """The HTTP status that shows a failure, or 500 where ASGI servers have no status for its code."""
-    # 1xx only announces another answer; beyond 599 uvicorn fails, although the protocol allows three digits.
-    return failure.code if 200 <= failure.code <= 599 else 500
+STATUS_MAX = 599
+"""The largest status that every ASGI server can send, although the protocol allows three digits."""
+
+
+def failure_status(failure: Failure, status_max: int = STATUS_MAX) -> int:
+    """The HTTP status that shows a failure, or 500 where there is none for its code."""
+    return failure.code if 200 <= failure.code <= status_max else 500  # 1xx only announces another answer
 
 
 def receipt_body(receipt: Receipt) -> bytes:

@@ -37,14 +37,16 @@ class StoredHeaders:
             InvalidRequest: a value is not ASCII, so the journal cannot hold it as text.
         """
         headers = [(INGRESS_PATH, path_and_query)]
-        denied, allowed = self._denied, self._allowed
+        denied = self._denied
+        if self._allowed is not None:
+            fields = {name: value for name, value in fields.items() if name in self._allowed}
         try:
             for name, value in fields.items():
-                if name not in denied and (allowed is None or name in allowed):
+                if name not in denied:
                     headers.append((str(name, "ascii"), str(value, "ascii").strip(" \t")))
         except UnicodeDecodeError:
             for name, value in fields.items():
-                if name not in denied and (allowed is None or name in allowed):
+                if name not in denied:
                     header_text(str(name, "latin-1"), value)
             raise
         return headers

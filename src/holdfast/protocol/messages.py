@@ -131,7 +131,12 @@ def decode_failure(body: bytes) -> tuple[int, str, dict[str, str]]:
         if number == 3:
             pair = message(octets({3: value}, 3))
             metadata[string(pair, 1)] = string(pair, 2)
-    return u32(content, 1, 0), string(content, 2), metadata
+    return _code(u32(content, 1, 0)), string(content, 2), metadata
+
+
+def _code(code: int) -> int:
+    """The server has 16 bits for it, and what does not fit is an internal error."""
+    return code if code <= 0xFFFF else 500
 
 
 def encode_result(result: Result) -> bytes:
@@ -283,7 +288,7 @@ class AttemptError:
 def attempt_error(body: bytes) -> AttemptError:
     content = message(body)
     return AttemptError(
-        code=u32(content, 1, 500),
+        code=_code(u32(content, 1, 500)),
         message=octets(content, 2).decode(errors="replace"),
         stacktrace=octets(content, 3).decode(errors="replace"),
         command_index=u32(content, 4) if 4 in content else None,

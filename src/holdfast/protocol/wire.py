@@ -188,10 +188,11 @@ def split(buffer: bytes) -> Iterator[tuple[int, bytes]]:
 class Decoder:
     """Collects bytes and yields whole frames, however the stream was cut."""
 
-    __slots__ = ("_body_bytes_max", "_rest")
+    __slots__ = ("_body_bytes_max", "_have", "_need", "_rest")
 
     def __init__(self, body_bytes_max: int = 32 << 20) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []
+        self._have = self._need = 0
         self._body_bytes_max = body_bytes_max
 
     def feed(self, chunk: bytes) -> list[tuple[int, bytes]]:
@@ -200,7 +201,14 @@ class Decoder:
         Raises:
             MalformedFrame: a header announces a body over the limit.
         """
-        buffer = self._rest + chunk if self._rest else chunk
+        buffer = chunk
+        if self._have:
+            self._rest.append(chunk)
+            self._have += len(chunk)
+            if self._have < self._need:  # joined once, when the frame is whole: a large one comes in thousands of chunks
+                return []
+            buffer = b"".join(self._rest)
+        need = HEADER_BYTES
         out: list[tuple[int, bytes]] = []
         position, end = 0, len(buffer)
         while end - position >= HEADER_BYTES:
@@ -209,13 +217,15 @@ class Decoder:
                 raise MalformedFrame(f"message of {size} bytes, the limit is {self._body_bytes_max}")
             stop = position + HEADER_BYTES + size
             if stop > end:
+                need = HEADER_BYTES + size
                 break
             out.append((message_type, buffer[position + HEADER_BYTES : stop]))
             position = stop
-        self._rest = buffer[position:] if position < end else b""
+        self._have, self._need = end - position, need
+        self._rest = [buffer[position:]] if position < end else []
         return out
 
     @property
     def is_empty(self) -> bool:
         """No part of a frame is waiting for its rest."""
-        return not self._rest
+        return not self._have

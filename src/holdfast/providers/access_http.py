@@ -373,6 +373,16 @@ class HttpAccess(EngineAccess):
             if not answer.is_success:
                 raise self._refused(answer, url)
 
+    async def is_healthy(self, url: str, timeout_s: float) -> bool:
+        """Whether something answers 200 there. Not the server: no token is sent."""
+        # Loading the certificate store would hold up the loop for longer than everything else here.
+        verify = True if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            async with httpx.AsyncClient(timeout=timeout_s, trust_env=False, verify=verify) as client:
+                return (await client.get(url)).status_code == 200
+        except httpx.HTTPError:
+            return False
+
     # ---- requests ------------------------------------------------------------------------------------------------------------
 
     async def _request(self, method: str, url: str, *, attempts: int | None = None, **arguments: Any) -> httpx.Response:

@@ -89,6 +89,7 @@ class WorkflowProvider(ABC):
             force: Stop its running executions first.
         Raises:
             WorkflowInUse: it has running executions, which the error names; only without `force`.
+            WaitTimeout: one of them does not end, although it was told to; the workflow stays, try again.
         """
 
     @abstractmethod

@@ -129,7 +129,12 @@ def choose_handler(service: ServiceSpec, name: str | None) -> HandlerSpec:
     )
 
 
-def build_app(definition: Definition, service_name: str, retry_policy: RetryPolicy | None) -> Callable[..., Any]:
+def build_app(
+    definition: Definition,
+    service_name: str,
+    retry_policy: RetryPolicy | None,
+    identity_keys: list[str] | None = None,
+) -> Callable[..., Any]:
     """The application to serve: the definition's services, the first one under the workflow's name."""
     if definition.is_app:
         return cast("Callable[..., Any]", definition.app)
@@ -138,7 +143,7 @@ def build_app(definition: Definition, service_name: str, retry_policy: RetryPoli
         handlers = _handlers(services[0])
         handler = handlers[definition.handler.name]
         handlers[handler.name] = replace(handler, invocation_retry_policy=_sdk_policy(retry_policy))
-    return cast("Callable[..., Any]", restate.app(services))
+    return cast("Callable[..., Any]", restate.app(services, identity_keys=identity_keys))
 
 
 def renamed(services: Iterable[SdkService], service_name: str) -> list[SdkService]:

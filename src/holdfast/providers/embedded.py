@@ -21,8 +21,9 @@ from holdfast.errors import HoldfastError
 from holdfast.providers import system
 from holdfast.providers.access_engine import InProcessAccess
 from holdfast.providers.errors import ProviderConflict
+from holdfast.providers.executions import CommonSettings
 from holdfast.providers.observe import log
-from holdfast.providers.operations import CommonSettings, EngineProvider, Placement, spec_of
+from holdfast.providers.operations import EngineProvider, Placement, spec_of
 from holdfast.providers.types import WorkflowSpec
 from holdfast.providers.validation import check_provider_config
 

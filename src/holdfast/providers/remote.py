@@ -19,6 +19,7 @@ from restate.exceptions import TerminalError
 from holdfast.errors import CallerError
 from holdfast.providers.base import WorkflowProvider
 from holdfast.providers.errors import ExecutionNotFound, ProviderNotFound
+from holdfast.providers.naming import execution_id_for
 from holdfast.providers.opening import shared
 from holdfast.providers.types import ExecutionState
 
@@ -56,14 +57,13 @@ async def call_remote(
     """
     name = execution_name or str(ctx.uuid())
 
-    async def start() -> str:
+    async def start() -> None:
         try:
-            started = await (await _provider(provider)).start_execution(
+            await (await _provider(provider)).start_execution(
                 workflow_id, input, execution_name=name, tags=tags, metadata=metadata, trigger_source="workflow"
             )
         except CallerError as error:  # trying again would not help
-            raise TerminalError(error.message, getattr(error, "status", 400)) from error
-        return started.execution_id
+            raise TerminalError(error.message, error.status) from error
 
     async def look() -> dict[str, Any]:
         try:
@@ -81,20 +81,25 @@ async def call_remote(
     async def stop() -> None:
         await (await _provider(provider)).stop_execution(execution_id, "its caller was cancelled")
 
-    execution_id = await ctx.run_typed(f"start {workflow_id}", start)
+    execution_id = execution_id_for(workflow_id, name)
+    is_started = False
     pause = first_pause
     try:
+        await ctx.run_typed(f"start {workflow_id}", start)
+        is_started = True
         while True:
             seen = await ctx.run_typed(f"look at {workflow_id}", look)
             if ExecutionState(seen["state"]).is_final:
-                break
+                return _result(execution_id, seen)
             await ctx.sleep(pause)
             pause = min(pause * _GROWTH, last_pause)
     except TerminalError as error:
         if (error.status_code, error.message) == (409, "cancelled"):
+            if not is_started:
+                # The start may be on its way. Only what was started for certain can be stopped for certain.
+                await ctx.run_typed(f"start {workflow_id}", start)
             await ctx.run_typed(f"stop {workflow_id}", stop)
         raise
-    return _result(execution_id, seen)
 
 
 def _result(execution_id: str, seen: Mapping[str, Any]) -> Any:

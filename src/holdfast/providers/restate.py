@@ -15,7 +15,6 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import restate
 
 from holdfast.errors import HoldfastError
@@ -24,10 +23,11 @@ from holdfast.providers.access_http import HttpAccess, Registered
 from holdfast.providers.configuration import Configuration
 from holdfast.providers.definition import Definition
 from holdfast.providers.errors import InvalidConfiguration, InvalidSpec, ProviderConflict, ProviderUnavailable
+from holdfast.providers.executions import CommonSettings
 from holdfast.providers.local import SYSTEM_PATH, LocalEndpoint
 from holdfast.providers.naming import SYSTEM_PREFIX, service_name_for
 from holdfast.providers.observe import log
-from holdfast.providers.operations import CommonSettings, EngineProvider, Placement, spec_of
+from holdfast.providers.operations import EngineProvider, Placement, spec_of
 from holdfast.providers.settings import ADMIN_PORT, MECHANISMS, lambda_arn, one_of, role_arn, url
 from holdfast.providers.types import WorkflowSpec
 from holdfast.providers.validation import check_provider_config, definition_reference
@@ -69,6 +69,7 @@ class RestateSettings(CommonSettings):
     listen_host: str = "127.0.0.1"
     listen_port: int = 0
     advertised_url: str | None = None
+    identity_key: str | None = None
     drain: timedelta = timedelta(seconds=2)
     serve: bool = True
     """Serve workflows of mechanism `local`, and the system services if nobody else does. False for a process that only
@@ -93,7 +94,11 @@ async def open_restate(settings: Mapping[str, Any], *, serve: bool = True) -> Re
     provider = RestateProvider(
         access, RestateSettings(endpoint=endpoint, admin_endpoint=admin_endpoint, serve=serve, **own)
     )
-    await provider.start()
+    try:
+        await provider.start()
+    except BaseException:
+        await provider.close()
+        raise
     return provider
 
 
@@ -148,12 +153,16 @@ class RestateProvider(EngineProvider):
         self._local = LocalEndpoint(settings.listen_host, settings.listen_port, settings.advertised_url, settings.drain)
         self._placing = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
-        self._unservable: dict[str, str] = {}
-        """Workflow id -> why it could not be served, so that it is told once."""
+        self._told: dict[str, str] = {}
+        """Workflow id -> why it cannot be served, so that it is told once; "" stands for all of them."""
 
     @property
     def name(self) -> str:
         return "restate"
+
+    @property
+    def _identity_keys(self) -> list[str] | None:
+        return [self._own.identity_key] if self._own.identity_key else None
 
     @property
     def _hosts_supervisors(self) -> bool:
@@ -207,8 +216,10 @@ class RestateProvider(EngineProvider):
                     await self._serve_system()
                 for record in mine:
                     await self._serve_one(record)
-        except (HoldfastError, httpx.HTTPError) as error:
-            log.debug("cannot look for workflows to serve", extra={"error": str(error)})
+        except Exception as error:  # noqa: BLE001 whatever it was: the next look is in a moment, and serving must not end
+            self._tell("", "cannot look for workflows to serve", error)
+        else:
+            self._told.pop("", None)
 
     async def _serve_one(self, record: Mapping[str, Any]) -> None:
         workflow_id = record["workflow_id"]
@@ -224,15 +235,17 @@ class RestateProvider(EngineProvider):
             if deployment_id != record["deployment_id"]:
                 changes = {"deployment_id": deployment_id}
                 await self._http.call(system.REGISTRY, workflow_id, "update", changes)
-            self._unservable.pop(workflow_id, None)
+            self._told.pop(workflow_id, None)
         except HoldfastError as error:
             self._local.remove(workflow_id)
-            if self._unservable.get(workflow_id) != error.message:
-                self._unservable[workflow_id] = error.message
-                log.error(
-                    "workflow cannot be served; its executions wait for it",
-                    extra={"workflow_id": workflow_id, "error": error.message, "hint": error.hint},
-                )
+            self._tell(workflow_id, "workflow cannot be served; its executions wait for it", error)
+
+    def _tell(self, workflow_id: str, what: str, error: Exception) -> None:
+        """Once, not with every look."""
+        if self._told.get(workflow_id) != str(error):
+            self._told[workflow_id] = str(error)
+            fields = {"workflow_id": workflow_id or None, "error": str(error), "hint": getattr(error, "hint", "")}
+            log.error(what, extra=fields)
 
     # ---- system services -------------------------------------------------------------------------------------------------
 
@@ -256,7 +269,7 @@ class RestateProvider(EngineProvider):
                 endpoint=self._http.endpoint,
                 hint="include holdfast.providers.system_services() in the deployed application, or run `holdfast api`",
             )
-        app = restate.app(system.system_services(kill=self._http.kill))
+        app = restate.app(system.system_services(kill=self._http.kill), identity_keys=self._identity_keys)
         await self._registered_at(await self._local.add(SYSTEM_PATH, app), "system", deployment)
 
     async def _registered_at(self, uri: str, owner: str, deployment: Mapping[str, Any] | None) -> str:
@@ -272,11 +285,7 @@ class RestateProvider(EngineProvider):
         """Whether a process serves there. Ours count only while they really do."""
         if not uri or self._local.owns(uri):
             return False
-        try:
-            async with httpx.AsyncClient(timeout=_ALIVE_TIMEOUT_S, trust_env=False) as client:
-                return (await client.get(f"{uri.rstrip('/')}/health")).status_code == 200
-        except httpx.HTTPError:
-            return False
+        return await self._http.is_healthy(f"{uri.rstrip('/')}/health", _ALIVE_TIMEOUT_S)
 
     # ---- places ------------------------------------------------------------------------------------------------------------
 
@@ -298,6 +307,12 @@ class RestateProvider(EngineProvider):
         if mechanism == "local":
             await self._load(spec)
             return
+        if spec.retry_policy is not None:
+            raise InvalidSpec(
+                "retry_policy",
+                f"cannot be given to code that is deployed elsewhere (execution_mechanism {mechanism})",
+                hint="set invocation_retry_policy of the service or handler, where the code is",
+            )
         needed = "deployment_arn" if mechanism == "lambda" else "deployment_url"
         if not self._configured(spec, needed):
             raise InvalidSpec(

@@ -121,6 +121,13 @@ def role_arn(value: Any) -> str:
     return str(value)
 
 
+def identity_key(value: Any) -> str:
+    """A server's public key."""
+    if not text(value).startswith("publickeyv1_"):
+        raise ValueError(f"{value!r} is no public key of a server: they begin with publickeyv1_")
+    return str(value)
+
+
 _COMMON = (
     Setting("service_name", "text", service_name, "Name of a workflow's service; default: made from the workflow id"),
     Setting("timeout", "duration", parse_duration, "Time limit of executions whose workflow has none; none by default"),
@@ -197,6 +204,12 @@ RESTATE = (
         "http(s) URL",
         url,
         "Local mechanism: where the server reaches this process; default: listen_host and listen_port",
+    ),
+    Setting(
+        "identity_key",
+        "publickeyv1_…",
+        identity_key,
+        "Local mechanism: public key of the server; then requests that it did not sign are refused",
     ),
     Setting(
         "drain",

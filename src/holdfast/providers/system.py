@@ -90,6 +90,14 @@ class SignalRequest(TypedDict):
     payload: Any
 
 
+class Claim(TypedDict):
+    """Input of `claim`."""
+
+    workflow_id: str
+    instead_of: str | None
+    """An owner that is known to have given up."""
+
+
 def system_services(
     *, kill: Kill | None = None, retention: timedelta = RETENTION
 ) -> list[restate.Service | restate.VirtualObject | restate.Workflow]:
@@ -110,10 +118,10 @@ def _names() -> restate.VirtualObject:
     names = restate.VirtualObject(NAMES, description="Which workflow has a service name", journal_retention=timedelta())
 
     @names.handler()
-    async def claim(ctx: restate.ObjectContext, request: dict[str, str | None]) -> str | None:
+    async def claim(ctx: restate.ObjectContext, request: Claim) -> str:
         """Take the name for a workflow unless another one has it; answers who has it now."""
         owner = await ctx.get("owner", type_hint=str)
-        if owner is None or owner == request.get("instead_of"):
+        if owner is None or owner == request["instead_of"]:
             owner = request["workflow_id"]
             ctx.set("owner", owner)
         return owner
@@ -138,6 +146,12 @@ def _registry() -> restate.VirtualObject:
         stored = cast("dict[str, Any] | None", await ctx.get("record"))
         if stored is not None:
             return {"record": stored, "is_new": False}
+        # Claimed before the code was placed; meanwhile another creation may have taken the name for abandoned.
+        request: Claim = {"workflow_id": ctx.key(), "instead_of": None}
+        name = record["service_name"]
+        owner = json.loads(await ctx.generic_call(NAMES, "claim", json.dumps(request).encode(), key=name))
+        if owner != ctx.key():
+            raise TerminalError(f"service name {name!r} belongs to workflow {owner!r}", 409)
         ctx.set("record", record)
         return {"record": record, "is_new": True}
 

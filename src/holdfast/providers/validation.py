@@ -153,9 +153,17 @@ def definition_reference(spec: WorkflowSpec) -> tuple[str, str | None, str]:
                 known = ", ".join(DEFINITION_FIELDS)
                 raise InvalidSpec(f"definition.{field}", "is unknown", hint=f"known are: {known}")
         reference, handler = definition.get("reference", ""), definition.get("handler")
-        version = str(definition.get("version", ""))
+        given = definition.get("version")
         if handler is not None and not isinstance(handler, str):
             raise InvalidSpec("definition.handler", f"must be text, not {handler!r}")
+        if given is not None and (isinstance(given, bool) or not isinstance(given, str | int | float)):
+            raise InvalidSpec("definition.version", f"must be text, not {given!r}")
+        version = "" if given is None else str(given)
+    if (
+        len(json.dumps(definition if isinstance(definition, str) else dict(definition), default=str))
+        > PAYLOAD_BYTES_MAX
+    ):
+        raise InvalidSpec("definition", f"is longer than {PAYLOAD_BYTES_MAX} bytes")
     if not isinstance(reference, str) or not REFERENCE.fullmatch(reference):
         raise InvalidSpec("definition", f"{str(reference)[:140]!r} is not of the form module:attribute", hint=example)
     return reference, handler, version

@@ -10,15 +10,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from holdfast.errors import CallerError, EngineError, HoldfastError, SqlNotInstalled
+from holdfast.query.media import ARROW, COLUMNS_HEADER, JSON
 from holdfast.query.queries import answer_query
 
 if TYPE_CHECKING:
     from holdfast.runtime.engine import EngineRuntime
 
-JSON = "application/json"
-ARROW = "application/vnd.apache.arrow.stream"
-COLUMNS_HEADER = "x-holdfast-columns"
-"""The columns of a JSON result, which leaves out those that are null."""
 _ERROR_CODE_HEADER = "x-holdfast-error-code"  # as in admin.api, which stands beside us
 
 

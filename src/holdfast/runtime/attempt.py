@@ -249,7 +249,8 @@ class InProcessAttempt(Attempt):
                 if self.status != 200:
                     self.close()
             return
-        self._received(body)
+        if self.status == 200:  # anything else comes with text for people
+            self._received(body)
 
     def _with_trace(self, error: bytes) -> bytes:
         known = self._trace.text if self._trace is not None else ""

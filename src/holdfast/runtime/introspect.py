@@ -43,8 +43,6 @@ class InvocationInfo:
     """`ingress`, `service` or `restart_as_new`."""
     invoked_by_id: str | None
     invoked_by_target: str | None
-    restarted_from: str | None
-    """The invocation whose input, and perhaps journal, this one took over."""
     created_at_ms: int
     modified_at_ms: int
     scheduled_start_at_ms: int | None
@@ -63,6 +61,8 @@ class InvocationInfo:
     pinned_protocol_version: int | None
     waiting_for: list[str] = field(default_factory=list[str])
     """What a suspended invocation waits for, readable: `completion 3`, `signal 1`, `signal 'go'`."""
+    restarted_from: str | None = None
+    """The invocation whose input, and perhaps journal, this one took over."""
 
 
 @dataclass(slots=True)
@@ -122,6 +122,7 @@ class Introspection:
         service: str | None = None,
         handler: str | None = None,
         key: str | None = None,
+        deployment: str | None = None,
         limit: int = 100,
         before: str | None = None,
         oldest_first: bool = False,
@@ -142,7 +143,12 @@ class Introspection:
             stored = sorted({_STORED[status] for status in wanted})
             where.append(f"status IN ({', '.join('?' * len(stored))})")
             bindings += stored
-        for column, value in (("service", service), ("handler", handler), ("key", key)):
+        for column, value in (
+            ("service", service),
+            ("handler", handler),
+            ("key", key),
+            ("deployment_id", deployment),
+        ):
             if value is not None:
                 where.append(f"{column} = ?")
                 bindings.append(value)

@@ -181,8 +181,8 @@ class Invoker:
             text = f"deployment {deployment.id} speaks no service protocol version that this engine speaks [RT0013]"
         elif inv.deployment_id is not None:
             text = (
-                f"deployment {inv.deployment_id}, which this invocation is bound to, was removed; resume it on another "
-                f"one: holdfast invocations resume {inv.id} --deployment latest [RT0011]"
+                f"deployment {inv.deployment_id}, which this invocation is bound to, was removed; pause it, then resume "
+                f"it on another one: holdfast invocations resume {inv.id} --deployment latest [RT0011]"
             )
         else:
             text = f"no deployment offers the service {inv.service}; register one [RT0011]"

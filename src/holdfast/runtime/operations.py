@@ -153,6 +153,7 @@ class Operations:
         service: str | None = None,
         handler: str | None = None,
         key: str | None = None,
+        deployment: str | None = None,
         limit: int = 100,
         before: str | None = None,
         oldest_first: bool = False,
@@ -161,6 +162,7 @@ class Operations:
 
         Args:
             statuses: public statuses; None means all.
+            deployment: Only those bound to this one.
             before: id of the last row of the previous page.
         Raises:
             InvalidRequest: an unknown status.
@@ -172,6 +174,7 @@ class Operations:
                 service=service,
                 handler=handler,
                 key=key,
+                deployment=deployment,
                 limit=limit,
                 before=before,
                 oldest_first=oldest_first,

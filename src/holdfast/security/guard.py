@@ -18,8 +18,8 @@ from holdfast.security.tokens import TokenGate
 
 ANY_ORIGIN = "*"
 
-_SEEN_HOSTS_MAX = 64
-"""Host headers remembered as good; a client has a handful, and the parsing takes ten times longer than the look-up."""
+_GOOD_HOSTS_MAX = 64
+"""Host headers remembered; a client has a handful, and the parsing takes ten times longer than the look-up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Guard:
         self._origins = origins
         self._tokens = tokens
         self._hosts = None if hosts is None else frozenset(host.lower().rstrip(".") for host in hosts)
-        self._seen_hosts: set[bytes] = set()
+        self._good_hosts: set[bytes | None] = set()
 
     def refusal(self, fields: Mapping[bytes, bytes]) -> Refusal | None:
         """Why a request is refused, None if it is not. 401: the token is all that it lacks.
@@ -94,11 +94,11 @@ class Guard:
         # A page cannot know a token, so names need no check where tokens are asked for.
         if self._hosts is not None and not is_closed:
             host = fields.get(b"host")
-            if host is not None and host not in self._seen_hosts and (refusal := self._host_refusal(host)) is not None:
+            if host not in self._good_hosts and host is not None and (refusal := self._host_refusal(host)) is not None:
                 return refusal
         if (b"origin" in fields or b"sec-fetch-site" in fields) and (refusal := self._origins.refusal(fields)):
             return refusal
-        if tokens is None or tokens.admits(fields.get(b"authorization")):
+        if tokens is None or not is_closed or tokens.admits(fields.get(b"authorization")):
             return None
         return self._token_refusal(has_token=b"authorization" in fields)
 
@@ -111,8 +111,8 @@ class Guard:
         assert self._hosts is not None
         name = host_name(host)
         if is_local_name(name) or name in self._hosts:
-            if len(self._seen_hosts) < _SEEN_HOSTS_MAX:
-                self._seen_hosts.add(host)
+            if len(self._good_hosts) < _GOOD_HOSTS_MAX:
+                self._good_hosts.add(host)
             return None
         return Refusal(403, f"this {self._what} is not known as '{name}'; if it should be: --allow-host {name}")
 

@@ -205,9 +205,8 @@ class TokenGate:
 
     Args:
         scope: The API.
-        file: Looked at again when it has changed.
+        file: See `look`.
         fixed: A secret of the configuration (not kept, only its hash).
-        look_every_s: How often to look whether the file has changed, seconds.
     Raises:
         InvalidSetting: the file cannot be used, or the fixed secret is too short.
     """
@@ -218,7 +217,6 @@ class TokenGate:
         file: TokenFile | None = None,
         *,
         fixed: str | None = None,
-        look_every_s: float = 0.5,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 10**6,
     ) -> None:
         if fixed is not None and len(fixed) < FIXED_SECRET_CHARACTERS_MIN:
@@ -230,15 +228,13 @@ class TokenGate:
         self.scope: Scope = scope
         self._file = file
         self._fixed: list[tuple[bytes, int | None]] = [] if fixed is None else [(digest_of(fixed), None)]
-        self._look_every_s = look_every_s
         self._now_ms = now_ms
         self._seen: object = None
-        self._next_look_s = 0.0
         self._known = self._fixed
         self.is_closed = bool(self._fixed)
         """A token is needed. Once it is, it stays so: neither revoking the last token nor losing the file opens the
         API."""
-        self._look(is_first=True)
+        self.look(is_first=True)
 
     def usable(self) -> int:
         """How many tokens would be admitted now."""
@@ -251,10 +247,6 @@ class TokenGate:
 
     def admits(self, authorization: bytes | None) -> bool:
         """Whether the header names a token that is known, not revoked and not expired."""
-        now_s = time.monotonic()
-        if now_s >= self._next_look_s:
-            self._next_look_s = now_s + self._look_every_s
-            self._look()
         if not self.is_closed:
             return True
         if authorization is None or authorization[:7].lower() != b"bearer ":
@@ -267,7 +259,14 @@ class TokenGate:
                 admitted = True
         return admitted
 
-    def _look(self, *, is_first: bool = False) -> None:
+    def look(self, *, is_first: bool = False) -> None:
+        """Read the file if it has changed. To be called now and then: a look at every request would cost every request.
+
+        Args:
+            is_first: A file that cannot be used is an error, instead of a reason to refuse everybody.
+        Raises:
+            InvalidSetting: only then.
+        """
         if self._file is None:
             return
         try:

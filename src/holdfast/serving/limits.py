@@ -12,6 +12,9 @@ from holdfast.config import SecurityConfig
 BODY_BYTES_PER_S_MIN = 1024
 """A body may take its time plus a second for each of these: a slow line gets through, a byte a minute does not."""
 
+STATUS_MAX = 999
+"""The largest status that HTTP has room for."""
+
 WRITE_STALL_S = 60
 """A client that takes nothing of its answer for so long is gone, or wants to keep our memory."""
 
