@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ from starlette.routing import Mount
 
 from holdfast import Engine
 from tests.admin.conftest import UNKNOWN, System
+from tests.admin.sample_app import app
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
@@ -298,6 +300,38 @@ async def test_services_one_by_one(holdfast_system: System):
         assert (await holdfast_system.admin.get(f"/services/{service['name']}")).json() == service
         handlers = (await holdfast_system.admin.get(f"/v2/services/{service['name']}/handlers")).json()
         assert handlers == {"handlers": service["handlers"]}
+
+
+async def test_settings_are_in_force_at_once(holdfast_system: System):
+    async def configure(**settings: object) -> None:
+        assert (await holdfast_system.admin.patch("/services/Greeter", json=settings)).status_code == 200
+
+    async def kept(key: str) -> int:
+        answer = await holdfast_system.ingress.post("/Greeter/greet", json="Ada", headers={"idempotency-key": key})
+        return (await holdfast_system.admin.get(f"/invocations/{answer.headers['x-restate-id']}")).status_code
+
+    assert await kept("before") == 200
+    await configure(idempotency_retention="0s")
+    assert await kept("after") == 404
+    await configure(idempotency_retention="1h")
+    assert await kept("again") == 200
+    await configure(public=False)
+    answer = await holdfast_system.ingress.post("/Greeter/greet", json="Ada")
+    assert (answer.status_code, answer.json()["message"]) == (400, "the invoked service is not public")
+
+
+async def test_changed_settings_survive_a_restart(tmp_path: Path):
+    async def abort_timeout(engine: Engine, change: bool = False) -> str:
+        transport = httpx.ASGITransport(app=engine.admin)
+        async with httpx.AsyncClient(transport=transport, base_url="http://holdfast") as admin:
+            if change:
+                await admin.patch("/services/Greeter", json={"abort_timeout": "5s"})
+            return (await admin.get("/services/Greeter")).json()["abort_timeout"]
+
+    async with Engine(app, db=tmp_path / "engine.db") as engine:
+        assert await abort_timeout(engine, change=True) == "5s"
+    async with Engine(app, db=tmp_path / "engine.db") as engine:
+        assert await abort_timeout(engine) == "5s"
 
 
 # --- ours alone

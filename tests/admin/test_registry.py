@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.admin import refused_table, registry_table
 from tests.admin.conftest import System
-from tests.admin.registry_table import ROWS
 from tests.admin.steps import Step, play
+
+ROWS = {**registry_table.ROWS, **refused_table.ROWS}
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())

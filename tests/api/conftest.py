@@ -11,11 +11,10 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from starlette.applications import Starlette
-from starlette.routing import Mount
 
 from holdfast import providers
 from holdfast.api.app import Api, create_api
+from holdfast.api.mount import alone
 from holdfast.providers.base import WorkflowProvider
 from tests.api.memory import MemoryProvider
 from tests.support.restate_server import RunningRestate, running_server, skip_without_server
@@ -24,13 +23,9 @@ PATIENCE_S = 30.0
 """For what takes milliseconds on an idle machine."""
 
 
-def mounted(api: Api) -> Starlette:
-    return Starlette(routes=[Mount("/v1", api)])
-
-
 def client_of(api: Any) -> httpx.AsyncClient:
     """A client without a network. It reads whole answers: streams need `served`."""
-    transport = httpx.ASGITransport(app=mounted(api))
+    transport = httpx.ASGITransport(app=alone(api))
     return httpx.AsyncClient(transport=transport, base_url="http://holdfast", timeout=PATIENCE_S)
 
 
@@ -47,7 +42,7 @@ class Served:
 
     def __init__(self, api: Api, port: int = 0) -> None:
         config = uvicorn.Config(
-            mounted(api), port=port, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=1
+            alone(api), port=port, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=1
         )
         self._server = uvicorn.Server(config)
         self._task: asyncio.Task[None] | None = None

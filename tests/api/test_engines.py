@@ -285,6 +285,23 @@ async def test_a_hundred_starts_of_one_name_are_one_execution(place: Place) -> N
     assert sorted(each["execution_name"] for each in listed) == sorted(f"n{number}" for number in range(20))
 
 
+@pytest.mark.restate_server
+async def test_a_refused_registration_has_the_servers_own_answer(restate: RunningRestate, tmp_path: Path) -> None:
+    provider = await providers.open("restate", endpoint=restate.ingress_url, admin_endpoint=restate.admin_url)
+    async with provider, Served(create_api(provider)) as served:
+        place = Place(provider, served.url, restate.admin_url, tmp_path)
+        config = {"execution_mechanism": "self-hosted", "deployment_url": "http://127.0.0.1:1"}
+        spec = {"workflow_id": "dead", "name": "Dead", "definition": f"{FLOWS}:hello", "provider_config": config}
+        (tmp_path / "spec.json").write_text(json.dumps(spec))
+        assert await place.sh(f"{CODE} -X POST $API/v1/workflows -d @spec.json") == "502"
+        problem = json.loads((tmp_path / "answer.json").read_text())
+        assert problem["code"] == "HF0410"
+        answer = json.loads(problem["server"]["body"])
+        assert problem["server"]["code"] == answer["restate_code"] == "META0003"
+        assert answer["message"] in problem["detail"]
+        assert await place.sh(f"{CODE} $API/v1/workflows/dead") == "404"
+
+
 async def test_everything_survives_a_restart(tmp_path: Path) -> None:
     before: dict[str, Any] = {}
     for is_restarted in (False, True):

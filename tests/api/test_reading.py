@@ -61,6 +61,7 @@ REFUSED: dict[str, tuple[Any, Any, str, str]] = {
     "a duration without unit": (StopRequest, {"grace": "30"}, "grace", "unit"),
     "a duration below zero": (StopRequest, {"grace": -1}, "grace", "not above zero"),
     "a duration beyond all limits": (StopRequest, {"grace": 1e300}, "grace", ""),
+    "a duration below a millisecond": (StopRequest, {"grace": 0.0001}, "grace", "from 1ms to 2500000d"),
     "a duration of true": (StopRequest, {"grace": True}, "grace", "no duration"),
 }
 

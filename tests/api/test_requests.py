@@ -12,9 +12,10 @@ import httpx
 import pytest
 
 from holdfast.api.app import create_api
+from holdfast.api.mount import alone
 from holdfast.api.responses import json_bytes
 from holdfast.providers import ExecutionState, ProviderUnavailable, WorkflowSpec
-from tests.api.conftest import Served, becomes_true, client_of, mounted
+from tests.api.conftest import Served, becomes_true, client_of
 from tests.api.memory import MemoryProvider
 
 SPEC = {"workflow_id": "w", "name": "W", "definition": "app:flow"}
@@ -120,6 +121,7 @@ WRONG: dict[str, tuple[str, str, Any, int, str | None]] = {
     "an execution to wait for": ("GET", "/v1/executions/w.x/wait", None, 404, None),
     "an execution to watch": ("GET", "/v1/executions/w.x/watch", None, 404, None),
     "an execution to tell something": ("POST", "/v1/executions/w.x/signal", {"name": "go"}, 404, None),
+    "a path with a line break": ("GET", "/v1/workflows/a%0Ab", None, 404, None),
     "a path": ("GET", "/v1/jobs", None, 404, None),
     "a slash too many": ("GET", "/v1/workflows/", None, 404, None),
 }
@@ -222,7 +224,7 @@ async def test_a_signal_is_answered(client: httpx.AsyncClient, memory: MemoryPro
 
 async def test_a_fault_of_ours_tells_nothing_of_its_inside(memory: MemoryProvider) -> None:
     memory.failure = KeyError("secret")
-    transport = httpx.ASGITransport(app=mounted(create_api(memory)), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(app=alone(create_api(memory)), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         problem = problem_of(await client.get("/v1/workflows"))
     assert problem["status"] == 500

@@ -117,7 +117,9 @@ class Pair:
         """Run the command against both; they must print the same. Returns what holdfast gave."""
         theirs, ours = [target.restate(*arguments, stdin=stdin, env=env) for target in self]
         normal = self.holdfast.normal(ours), self.restate.normal(theirs)
-        assert normal[0] == normal[1], f"{' '.join(arguments)}\n{ours.stdout}{ours.stderr}\n{theirs.stdout}{theirs.stderr}"
+        assert normal[0] == normal[1], (
+            f"{' '.join(arguments)}\n{ours.stdout}{ours.stderr}\n{theirs.stdout}{theirs.stderr}"
+        )
         return ours
 
     def name(self, name: str, find: Any) -> None:

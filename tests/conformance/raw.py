@@ -6,13 +6,22 @@ is a script for the attempts of one invocation; what the engine sent to it goes 
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import uvicorn
+
+from holdfast.config import SecurityConfig
 from holdfast.protocol import messages as m
 from holdfast.protocol.wire import Decoder, data, frame, message, text, uint
+from holdfast.serving.connection import protocol_class
+from holdfast.serving.limits import Limits
 from tests.conformance import ledger
 
 Script = Callable[["Conversation"], Awaitable[None]]
@@ -38,6 +47,8 @@ class Exchange:
     settings: dict[str, Any]
     over_http: bool
     """Needs a real connection: it is about responses, not frames."""
+    has_counts: bool
+    """The failures that Start counts are compared too."""
     breaks_server: str
     """Why a Restate server 1.7 cannot be asked."""
 
@@ -53,6 +64,7 @@ def exchange(
     expected: Outcome | Callable[[int], Outcome],
     *,
     over_http: bool = False,
+    has_counts: bool = True,
     breaks_server: str = "",
     **settings: Any,
 ) -> Callable[[Script], Script]:
@@ -63,7 +75,7 @@ def exchange(
     """
 
     def register(play: Script) -> Script:
-        EXCHANGES[play.__name__] = Exchange(play, expected, settings, over_http, breaks_server)
+        EXCHANGES[play.__name__] = Exchange(play, expected, settings, over_http, has_counts, breaks_server)
         return play
 
     return register
@@ -199,6 +211,29 @@ def raw_application(min_version: int = 5, max_version: int = 6, mode: str = "BID
         await conversation.finish()
 
     return app
+
+
+@contextmanager
+def serving_raw(app: Any) -> Iterator[str]:
+    """Serve it over HTTP/2 from a thread; yields its URL.
+
+    With holdfast's own server: hypercorn closes the whole connection when a response ends before its request does, and
+    with it the attempts of all others.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app, http=protocol_class(Limits.of(SecurityConfig())), ws="none", lifespan="off", log_config=None,
+        timeout_graceful_shutdown=1,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=asyncio.run, args=(server.serve([listener]),), name="raw", daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+        listener.close()
 
 
 async def _answer(send: Any, body: bytes) -> None:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from moto.awslambda.models import LambdaVersion, get_backend
+from moto.awslambda.models import LambdaVersion
+from moto.awslambda.utils import get_backend
 from moto.cloudformation.parsing import ResourceMap
 from moto.elbv2.models import FakeLoadBalancer, elbv2_backends
 from moto.server import main
@@ -23,7 +24,7 @@ _VERSION = "AWS::Lambda::Version"
 
 def _create(
     _class: Any, _name: str, cloudformation_json: dict[str, Any], account_id: str, region_name: str, **_more: Any
-) -> LambdaVersion:
+) -> Any:
     properties = cloudformation_json["Properties"]
     backend = get_backend(account_id, region_name)
     function = backend.publish_version(properties["FunctionName"], properties.get("Description", ""))
@@ -61,8 +62,8 @@ def _create_balancer(
 FakeLoadBalancer.create_from_cloudformation_json = classmethod(_create_balancer)  # type: ignore[assignment]
 LambdaVersion.create_from_cloudformation_json = classmethod(_create)  # type: ignore[assignment]
 LambdaVersion.physical_resource_id = property(lambda self: self.arn)  # type: ignore[assignment, attr-defined]
-LambdaVersion.delete = lambda self, *_: None  # type: ignore[attr-defined]
-ResourceMap.update = _update_in_order  # type: ignore[method-assign]
+setattr(LambdaVersion, "delete", lambda self, *_: None)  # noqa: B010 - the class has none to assign to
+ResourceMap.update = _update_in_order
 
 if __name__ == "__main__":
     main(["-H", "127.0.0.1", "-p", sys.argv[1]])

@@ -186,6 +186,7 @@ def built(settings: DeploySettings, project: Path, scratch: Path, wheel_folder: 
     return Build(project, f"{settings.out}/Dockerfile", scratch, **variables)
 
 
+@pytest.mark.slow
 @pytest.mark.restate_server
 def test_the_image_serves_the_application(
     project: Path, tmp_path: Path, wheel_folder: Path, restate: RunningRestate
@@ -218,6 +219,7 @@ def test_the_image_serves_the_application(
     assert not is_healthy(image, port)
 
 
+@pytest.mark.slow
 def test_a_build_sees_the_package_and_not_what_lies_beside_it(
     project: Path, tmp_path: Path, wheel_folder: Path
 ) -> None:

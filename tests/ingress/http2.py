@@ -58,6 +58,20 @@ class Http2Client:
             self.flush()
         return events
 
+    def answer(self, stream: int) -> Got:
+        """What a request that was sent to its end is answered."""
+        status, headers, body = 0, dict[str, str](), b""
+        while True:
+            for event in self.events():
+                if getattr(event, "stream_id", None) != stream:
+                    continue
+                if isinstance(event, h2.events.ResponseReceived):
+                    status, headers = _head(event)
+                elif isinstance(event, h2.events.DataReceived):
+                    body += event.data or b""
+                elif isinstance(event, h2.events.StreamEnded):
+                    return Got(status, headers, body)
+
     def ask(self, ask: Ask) -> Got:
         """A whole exchange."""
         body = ask.body or b""
@@ -76,9 +90,7 @@ class Http2Client:
             for event in events:
                 match event:
                     case h2.events.ResponseReceived():
-                        pairs = [(bytes(name), bytes(value)) for name, value in event.headers]
-                        status = int(dict(pairs)[b":status"])
-                        headers = {name.decode(): value.decode() for name, value in pairs if name[:1] != b":"}
+                        status, headers = _head(event)
                     case h2.events.DataReceived():
                         answer += event.data
                         self.http.acknowledge_received_data(event.flow_controlled_length, stream)
@@ -89,6 +101,11 @@ class Http2Client:
                     case _:
                         pass
             self.flush()
+
+
+def _head(event: Any) -> tuple[int, dict[str, str]]:
+    pairs = [(bytes(name).decode(), bytes(value).decode()) for name, value in event.headers]
+    return int(dict(pairs)[":status"]), {name: value for name, value in pairs if not name.startswith(":")}
 
 
 @contextmanager

@@ -327,7 +327,7 @@ def test_json_schemas(schema: Any, words: str | None, side: str):
 
 def test_a_schema_without_end():
     schema = json.loads('{"items": ' * 900 + "true" + "}" * 900)
-    with pytest.raises(InvalidManifest, match="nested too deeply|not JSON"):
+    with pytest.raises(InvalidManifest, match=r"nested too deeply|not JSON"):
         handler({"input": {"contentType": "application/json", "jsonSchema": schema}})
 
 

@@ -127,11 +127,15 @@ async def test_a_stop_that_was_accepted_is_carried_out_by_the_next_process(
         async with await providers.open(name, serve=False, **settings) as client:
             status = await client.stop_execution("to-stop.n", "while nobody was there")
             assert not status.state.is_final
+            late = await client.start_execution("to-stop", {"marks": str(tmp_path / "late"), "seconds": 0})
+            assert late.state == ExecutionState.PENDING
     async with opened(name, settings) as provider:
         if name == "embedded":
             await provider.stop_execution("to-stop.n", "while nobody was there")
         status = await provider.wait("to-stop.n", timeout=120)
         assert (status.state, status.reason) == (ExecutionState.STOPPED, "while nobody was there")
+        for each in await provider.list_executions(workflow_id="to-stop", states=["pending", "running"]):
+            assert (await provider.wait(each.execution_id, timeout=60)).output == "slept"
         assert steps_of(marks) == ["before"]
         await provider.delete_workflow("to-stop")
 

@@ -27,7 +27,8 @@ from holdfast.providers import (
     RegistrationFailed,
     WorkflowSpec,
 )
-from holdfast.providers.restate import RestateProvider, default_admin_endpoint
+from holdfast.providers.configuration import variable_for
+from holdfast.providers.restate import RestateProvider, default_admin_endpoint, kill_configured
 from tests.providers import flows
 from tests.providers.proxy import Passed, Proxy, running_proxy
 from tests.support.restate_server import RunningRestate, free_ports, running_server, serving_h2c
@@ -390,6 +391,25 @@ async def test_a_lambda_registration_carries_arn_and_role(
             await provider.create_workflow(WorkflowSpec(workflow_id="on-lambda", name="L", definition="a.b:c"))
     [registration] = [each for each in admin.passed if each.path == "/deployments"]
     assert registration.json == {"arn": arn, "assume_role_arn": role, "dry_run": True}
+
+
+async def test_a_deployed_supervisor_kills_by_the_configuration_of_its_process(
+    restate_server: RunningRestate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(restate_server) as provider, workflow(provider, "to-kill", definition=f"{HERE}:asleep"):
+        started = await provider.start_execution("to-kill", {"seconds": 3600})
+        while (found := await provider.get_execution_status(started.execution_id)).start_time is None:
+            await asyncio.sleep(0.05)
+        invocation_id = found.metadata["invocation_id"]
+        monkeypatch.delenv(variable_for("workflow.restate.drain"))
+        await kill_configured(invocation_id)  # nothing is configured here
+        assert "cannot kill: no admin API is configured" in caplog.text
+        monkeypatch.setenv(variable_for("workflow.restate.endpoint"), restate_server.ingress_url)
+        monkeypatch.setenv(variable_for("workflow.restate.admin_endpoint"), restate_server.admin_url)
+        await kill_configured(invocation_id)
+        status = await provider.wait(started.execution_id, timeout=60)
+        assert (status.state, status.reason) == (ExecutionState.STOPPED, "killed at the engine")
+        await kill_configured(invocation_id)  # once more: it is over already
 
 
 # ---- processes that come and go ------------------------------------------------------------------------------------------

@@ -51,7 +51,9 @@ async def refuse(ctx: restate.Context, code: int) -> None:
 
 
 @worker.handler(
-    journal_retention=timedelta(hours=3), idempotency_retention=timedelta(hours=5), inactivity_timeout=timedelta(hours=2)
+    journal_retention=timedelta(hours=3),
+    idempotency_retention=timedelta(hours=5),
+    inactivity_timeout=timedelta(hours=2),
 )
 async def tuned(ctx: restate.Context, value: Any) -> Any:
     return value

@@ -24,20 +24,66 @@ from tests.query.history import Asked, Rows
 from tests.query.sample_app import app
 
 TEXTS = st.sampled_from(
-    ["Worker", "Counter", "Signup", "add", "run", "busy", "k", "a", "f x", "Worker/steps", "Counter/a/add", "", "no'ne"]
-    + ["steps", "once", "ingress", "service", "success", "failure", "total", "one", "zwei", "approved", "Board"]
+    [
+        "Worker",
+        "Counter",
+        "Signup",
+        "Board",
+        "add",
+        "run",
+        "busy",
+        "k",
+        "a",
+        "Worker/steps",
+        "Counter/a/add",
+        "steps",
+        "once",
+        "ingress",
+        "service",
+        "success",
+        "failure",
+        "total",
+        "one",
+        "zwei",
+        "approved",
+        "f x",
+        "",
+        "no'ne",
+    ]
 )
 STATUSES = st.sampled_from(
-    ["scheduled", "pending", "ready", "running", "backing-off", "suspended", "paused", "completed", "inboxed"]
-    + ["invoked", "nonsense"]
+    [
+        "scheduled",
+        "pending",
+        "ready",
+        "running",
+        "backing-off",
+        "suspended",
+        "paused",
+        "completed",
+        "inboxed",
+        "invoked",
+        "nonsense",
+    ]
 )
 TIMES = st.sampled_from(["'2020-01-01T00:00:00Z'", "now()", "now() - interval '1 hour'", "'2100-01-01T00:00:00Z'"])
 COMPARISONS = st.sampled_from(["=", "!=", "<", "<=", ">", ">="])
 
 COLUMNS = {
     "sys_invocation": (
-        ["id", "target", "target_service_name", "target_service_key", "target_handler_name", "idempotency_key"]
-        + ["invoked_by", "invoked_by_service_name", "invoked_by_target", "completion_result", "last_failure_error_code"],
+        [
+            "id",
+            "target",
+            "target_service_name",
+            "target_service_key",
+            "target_handler_name",
+            "idempotency_key",
+            "invoked_by",
+            "invoked_by_service_name",
+            "invoked_by_target",
+            "completion_result",
+            "last_failure_error_code",
+        ],
         ["created_at", "completed_at", "scheduled_start_at", "modified_at", "next_retry_at"],
         ["journal_size", "retry_count"],
         True,
@@ -106,11 +152,11 @@ def _filters(table: str, known: list[str]) -> st.SearchStrategy[str]:
 @given(data=st.data())
 def test_a_filter_keeps_the_same_rows(holdfast_side: Asked, table: str, data: st.DataObject) -> None:
     known = [holdfast_side.ids[name] for name in ("steps", "hold", "stumble", "queued 1")]
-    filter = data.draw(_filters(table, known))
+    condition = data.draw(_filters(table, known))
     # No filter passes a LIMIT: what is around it is DataFusion's work alone.
     all_rows = f"(SELECT * FROM {table} LIMIT 1000000)"
-    with_us = _in_order(holdfast_side.rows(f"SELECT * FROM {table} t WHERE {filter}"))
-    without_us = _in_order(holdfast_side.rows(f"SELECT * FROM {all_rows} t WHERE {filter}"))
+    with_us = _in_order(holdfast_side.rows(f"SELECT * FROM {table} t WHERE {condition}"))
+    without_us = _in_order(holdfast_side.rows(f"SELECT * FROM {all_rows} t WHERE {condition}"))
     assert with_us == without_us
 
 
@@ -123,6 +169,9 @@ def test_a_filter_keeps_the_same_rows(holdfast_side: Asked, table: str, data: st
         "SELECT count(*) AS n FROM sys_invocation a WHERE EXISTS (SELECT 1 FROM sys_inbox b WHERE b.id = a.id)",
         "SELECT count(*) AS n FROM sys_invocation WHERE id = 'x' UNION ALL SELECT count(*) FROM sys_invocation WHERE id != 'x'",
         "SELECT count(*) AS n FROM sys_invocation WHERE target_service_key NOT IN ('a', 'b', 'c', 'd')",
+        # What the Python package cannot hand over to a table, or not rightly:
+        "SELECT count(*) AS n FROM sys_invocation_status WHERE target = 'a' AND invoked_by_id = 'b' AND invoked_by_id = 'c'",
+        "SELECT (SELECT count(*) FROM sys_invocation WHERE target_service_key NOT IN ('a', 'b', 'c', 'd')) AS n",
     ],
 )  # fmt: skip
 def test_tables_that_are_read_more_than_once(holdfast_side: Asked, sql: str) -> None:
@@ -137,13 +186,6 @@ def test_tables_that_are_read_more_than_once(holdfast_side: Asked, sql: str) -> 
 def _in_order(rows: Rows) -> Rows:
     """Rows of a query without ORDER BY."""
     return sorted(rows, key=lambda row: json.dumps(row, sort_keys=True))
-
-
-def test_not_in_inside_a_subquery_is_refused_rather_than_wrong(holdfast_side: Asked) -> None:
-    inner = "SELECT max(id) FROM sys_invocation WHERE target_service_key NOT IN ('a', 'b', 'c', 'd')"
-    answer = holdfast_side.ask(f"SELECT count(*) AS n FROM sys_service WHERE name < ({inner})")
-    assert answer.status_code == 500
-    assert "NOT IN (…) inside a subquery; use <> and AND instead" in answer.json()["message"]
 
 
 # ---- what SQLite is told -------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 
 from holdfast import Engine
 from holdfast.errors import EngineStopped, HoldfastError, QueryLimited, QueryRefused, SqlNotInstalled
-from holdfast.query import query, queries, workers
+from holdfast.query import queries, query, workers
 from tests.query.sample_app import app
 
 ENDLESS = "SELECT count(*) FROM generate_series(1, 1000000000000)"

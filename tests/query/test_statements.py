@@ -143,6 +143,10 @@ def test_the_same_answer(holdfast_side: Asked, restate_side: Asked, case: str) -
     assert (ours.status_code == 200) == (case in ANSWERED)
 
 
+_IDEMPOTENCY = (
+    "(sys_idempotency is gone since Restate 1.7; ask instead: SELECT id, target, idempotency_key FROM sys_invocation "
+    "WHERE idempotency_key IS NOT NULL)"
+)
 # Statement -> status and message of ours, where they are not the server's, and why.
 DIFFERENT: dict[str, tuple[str, int, str]] = {
     "a setting would be for all": (
@@ -163,9 +167,7 @@ DIFFERENT: dict[str, tuple[str, int, str]] = {
     "a table of older servers": (
         "SELECT * FROM sys_idempotency",
         500,
-        "Datafusion error: Error during planning: table 'restate.public.sys_idempotency' not found (sys_idempotency is "
-        "gone since Restate 1.7; ask instead: SELECT id, target, idempotency_key FROM sys_invocation WHERE "
-        "idempotency_key IS NOT NULL)",
+        f"Datafusion error: Error during planning: table 'restate.public.sys_idempotency' not found {_IDEMPOTENCY}",
     ),
 }
 
@@ -267,7 +269,15 @@ JSON_STATEMENTS = {
     "K2": "SELECT service_name, service_key, key, value FROM state WHERE service_name = 'Counter' AND service_key = 'a'",
     "R1": "SELECT pattern, concurrency, description, disabled, version, last_modified FROM sys_rules ORDER BY pattern",
 }  # fmt: skip
-WITHOUT_ROWS = {"R1", "L2 zombies", "L3 zombies", "L2 on a deployment", "L3 on a deployment", "C1 purge one", "C1 pause one"}
+WITHOUT_ROWS = {
+    "R1",
+    "L2 zombies",
+    "L3 zombies",
+    "L2 on a deployment",
+    "L3 on a deployment",
+    "C1 purge one",
+    "C1 pause one",
+}
 ARROW_STATEMENTS = {
     **{f"L1 {name}": f"SELECT COUNT(1) FROM (SELECT * FROM sys_invocation inv LIMIT 50000 ) {where.replace('inv.', '')}"
        for name, where in FILTERS.items()},

@@ -35,11 +35,11 @@ class Running:
     log_path: Path
     pid: int
 
-    def ingress(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+    def ingress(self, method: str, path: str, body: bytes | None = None, /, **headers: str) -> Answer:
         """Ask the ingress. `x_y` is header `x-y`; a body is JSON."""
         return ask(self.ingress_url, method, path, body, headers)
 
-    def admin(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+    def admin(self, method: str, path: str, body: bytes | None = None, /, **headers: str) -> Answer:
         return ask(self.admin_url, method, path, body, headers)
 
     @property

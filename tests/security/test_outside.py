@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.support import PATIENCE_S, environment, run
+from tests.ingress.http2 import connected
+from tests.ingress.table import post
 from tests.security.process import APP, REPOSITORY, Answer, Running, listening_ports, serving, token, until
 from tests.support.restate_server import skip_without_server
 
@@ -468,3 +470,17 @@ def test_or_all_but_some(tmp_path: Path):
         content = kept(engine)
     assert seen == {"x-restate-ingress-path": "/S/headers", "x-shown": "marker"}  # what is denied stays denied
     assert b"5ecret" not in content
+
+
+# ---- the end -----------------------------------------------------------------------------------------------------------
+
+
+def test_over_http2_who_waits_is_answered_when_the_engine_stops(tmp_path: Path):
+    with serving(tmp_path, "--drain", "0") as engine, connected(engine.ingress_url) as client:
+        stream = client.begin(post("/S/gate", "stopped"), end=False)
+        client.http.send_data(stream, b'"stopped"', end_stream=True)
+        client.flush()
+        until(lambda: engine.ingress("GET", "/Holder/stopped/announced").body not in (b"", b"null"), "it does not run")
+        os.kill(engine.pid, signal.SIGTERM)
+        answer = client.answer(stream)
+        assert (answer.status, answer.headers["retry-after"]) == (503, "5")

@@ -25,7 +25,7 @@ from holdfast.store import database
 from holdfast.store.sqlite import SqliteTables
 from tests.ingress.asgi import exchange
 from tests.ingress.backend import Ask, Got
-from tests.power.disk import Disk
+from tests.power.disk import Disk, PowerIsOff
 from tests.simulation import program
 from tests.simulation.loop import VirtualClock, VirtualLoop
 from tests.simulation.wire import Wire
@@ -47,7 +47,14 @@ class Machine:
         self.settings = settings
         self.engine: Engine | None = None
         self.up = asyncio.Event()
+        self.may_stop = False
+        """The engine is expected to stop by itself."""
+        self.stopped_by_itself: asyncio.Future[BaseException | None] = loop.create_future()
+        """Done when it did so although it should not."""
         self.incarnation = 0
+        self.commits = 0
+        self.dies_at: tuple[int, str] | None = None
+        """Have the process die `before` or `after` its n-th commit."""
         self.commits_in_thread = False
         self.checkpoint_pages = database.CHECKPOINT_PAGES
         here = program.here = program.Here(random, self.clock.now_ms)
@@ -79,15 +86,23 @@ class Machine:
         """SQLite passes over an error in the checkpoint behind a commit and tries it again at the next. apsw does not: it
         raises what a layer written in Python has raised, although the commit has succeeded."""
 
-        def with_errors_as_sqlite_has_them(tables: SqliteTables) -> None:
+        def counted(tables: SqliteTables) -> None:
+            self.commits += 1
+            self._die_at((self.commits, "before"))
             errors = self.disk.checkpoint_errors
             try:
                 commit(tables)
             except apsw.Error:
                 if self.disk.is_off or self.disk.checkpoint_errors == errors:
                     raise
+            self._die_at((self.commits, "after"))
 
-        return with_errors_as_sqlite_has_them
+        return counted
+
+    def _die_at(self, moment: tuple[int, str]) -> None:
+        if moment == self.dies_at:
+            self.disk.cut_power()
+            raise PowerIsOff("killed")
 
     async def start(self) -> Engine:
         """A new process on what the disk has."""
@@ -108,7 +123,13 @@ class Machine:
             self.engine = None
             raise
         self.up.set()
+        self._watch = asyncio.create_task(self._watched(engine))
         return engine
+
+    async def _watched(self, engine: Engine) -> None:
+        await engine.stopped.wait()
+        if self.engine is engine and not self.may_stop and not self.disk.is_off:
+            self.stopped_by_itself.set_result(engine.failure)
 
     async def kill(self) -> None:
         """SIGKILL: what the operating system's cache has, stays."""
@@ -127,17 +148,19 @@ class Machine:
         """SIGTERM."""
         assert self.engine is not None
         self.up.clear()
+        self.may_stop = True
         await self.engine.stop()
         await self._end()
+        self.may_stop = False
 
     async def has_stopped(self) -> None:
         """The engine has ended by itself: let go of what is left of it."""
         self.up.clear()
         await self._end()
 
-    def restore_after_failed_start(self) -> None:
+    def restore_after_failed_start(self, keep: float | None = None) -> None:
         """The power failed while an engine opened its file."""
-        self.disk.restore_power(self.disk.platters.after_power_loss(self.random))
+        self.disk.restore_power(self.disk.platters.after_power_loss(self.random, keep))
 
     @property
     def has_database(self) -> bool:
@@ -150,7 +173,7 @@ class Machine:
         self.up.clear()
         assert engine is not None
         if not engine.stopped.is_set():
-            engine._close(EngineStopped("the process died"))  # noqa: SLF001 - what the operating system does
+            engine._processor.fail(EngineStopped("the process died"))  # noqa: SLF001 - as for everybody in it
         self.loop.kill_threads()
         deadline_s = self.loop.time() + UNWIND_S
         while self.wire.open_streams:

@@ -86,14 +86,20 @@ class World:
             await self.machine.start()
             load = asyncio.create_task(self._load())
             trouble = asyncio.create_task(self._trouble())
-            done, _ = await asyncio.wait((load, trouble), timeout=PATIENCE_S, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                task.result()
-            if len(done) < 2:
-                self._stuck("still waiting")
+            await self._until_done(load, trouble)
             await self._everything_ends()
             await self.machine.stop()
         judge(self.history, self._rows())
+
+    async def _until_done(self, *tasks: asyncio.Task[None]) -> None:
+        all_done = asyncio.gather(*tasks)
+        stopped = self.machine.stopped_by_itself
+        await asyncio.wait((all_done, stopped), timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done():
+            raise Violation("engine_goes_on", f"the engine has stopped by itself: {stopped.result()}")
+        if not all_done.done():
+            self._stuck("still waiting")
+        all_done.result()
 
     async def _load(self) -> None:
         kinds = [
@@ -249,13 +255,14 @@ class World:
             return io_error(kind)
 
         machine.disk.before = before
+        machine.may_stop = True
         engine = machine.engine
         assert engine is not None
         try:
             await asyncio.wait_for(failed.wait(), 5.0)
         except TimeoutError:
             machine.disk.before = _fine
-            await machine.stop()
+            await machine.stop()  # nothing happens any more
             return
         try:
             await asyncio.wait_for(engine.stopped.wait(), 5.0)
@@ -268,6 +275,7 @@ class World:
             return
         finally:
             machine.disk.before = _fine
+            machine.may_stop = False
         if not isinstance(engine.failure, EngineError):
             raise Violation("engine_goes_on", f"stopped without an error: {engine.failure}")
         self.happened["stopped by itself"] += 1

@@ -138,7 +138,7 @@ class Api:
         body = await self._read(request)
         if operation.is_body_required and not body.strip():
             raise InvalidRequest("the body is empty", hint="send a JSON object, e.g. curl -d @request.json")
-        document = parse_json(body) if body.strip() else {}
+        document: Any = parse_json(body) if body.strip() else {}
         return (
             WorkflowSpec.from_json(document) if operation.body is WorkflowSpec else from_json(operation.body, document)
         )

@@ -86,8 +86,8 @@ _DURATION_REQUEST: Schema = {
         },
         {
             "type": "number",
-            "minimum": 0.001,
-            "maximum": timedelta.max // timedelta(seconds=1),
+            "minimum": validation.DURATION_MIN.total_seconds(),
+            "maximum": validation.DURATION_MAX.total_seconds(),
             "description": "Seconds.",
         },
     ],

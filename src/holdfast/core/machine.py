@@ -46,7 +46,7 @@ from holdfast.core.events import (
     TimerFired,
 )
 from holdfast.core.model import LIVE, Completion, Failure, Invocation, Status
-from holdfast.core.results import completion_of, result_of, state_version
+from holdfast.core.results import completed_leaves, completion_of, result_of, state_version
 from holdfast.core.retry import next_delay_ms
 from holdfast.core.tables import Tables
 from holdfast.protocol import messages as m
@@ -407,9 +407,14 @@ class Machine:
     def _suspended(self, inv: Invocation, tree: m.Awaited, at_ms: int) -> None:
         if tree.is_empty:
             self.abort(inv)
-            self._failed(inv, AttemptError(500, "the handler waits for nothing, so nothing can wake it [RT0012]"), at_ms)
+            self._failed(
+                inv, AttemptError(500, "the handler waits for nothing, so nothing can wake it [RT0012]"), at_ms
+            )
             return
         missed, inv.missed = inv.missed, []
+        if inv.input_open:
+            # It did not wait for the end of its input, so what was sent to it may not have reached it.
+            missed = [*missed, *completed_leaves(inv.head + self.tables.journal(inv.seq) + b"".join(inv.pending))]
         self.leave_attempt(inv)
         inv.retry_count = inv.failures_since_entry = 0
         rest: m.Awaited | None = tree

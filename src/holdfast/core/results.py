@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterator
 
+from holdfast.core.awaiting import Leaf
 from holdfast.core.model import Completion, Failure, Invocation
 from holdfast.protocol import messages as m
 from holdfast.protocol.messages import Result
@@ -65,6 +67,15 @@ def journal_prefix(journal: bytes, last_index: int) -> list[bytes] | None:
         if is_early:
             kept.append(frame(message_type, body))
     return None if awaited or last_index >= length else kept
+
+
+def completed_leaves(journal: bytes) -> Iterator[Leaf]:
+    """What the notifications of a journal complete: commands, and awakeables. Other signals may be awaited repeatedly."""
+    for message_type, body in split(journal):
+        if message_type >= m.NOTIFICATION:
+            leaf = m.notification_leaf(message_type, body)
+            if isinstance(leaf, tuple) or (isinstance(leaf, int) and leaf >= m.FIRST_AWAKEABLE_SIGNAL):
+                yield leaf
 
 
 def state_version(state: list[tuple[str, bytes]]) -> str:

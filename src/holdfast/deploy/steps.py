@@ -57,11 +57,15 @@ def _platform_steps(settings: DeploySettings, platform: str) -> list[str]:
         secrets = [f"fly secrets set {' '.join(f'{name}=…' for name in settings.secrets)}"] if settings.secrets else []
         deploy = f"fly deploy --config {settings.out}/fly.toml --dockerfile {settings.out}/Dockerfile"
         return [*secrets, deploy, _register(settings, f"--uri https://{settings.name}.fly.dev{settings.path}")]
+    # Their files have no place for variables.
+    names = [*settings.environment, *settings.secrets]
     if platform == "railway":
+        given = [f"railway variables --set {name}=…" for name in names]
         deploy = f"railway up    # with {settings.out}/railway.json as the service's config file"
     else:
+        given = [f"vercel env add {name} production" for name in names]
         deploy = f"cp -r {settings.out}/vercel/. . && vercel deploy --prod"
-    return [deploy, _register(settings, "--uri https://…")]
+    return [*given, deploy, _register(settings, "--uri https://…")]
 
 
 def plan(

@@ -147,7 +147,7 @@ async def validate_names_the_field_that_is_wrong(bench: Bench) -> None:
 
 @promise
 async def a_definition_that_does_not_run_is_refused(bench: Bench) -> None:
-    spec = bench.spec("steps", definition="holdfast.providers.contract_flows:WORKFLOWS")
+    spec = bench.spec("steps", definition="holdfast.providers.contract_flows:marks")
     await refused(bench.provider.validate(spec), InvalidSpec, "definition")
     await refused(bench.provider.create_workflow(spec), InvalidSpec, "definition")
 

@@ -1,4 +1,4 @@
-"""Workflows that the contract suite runs. For a deployed mechanism, deploy `app` of this module.
+"""Workflows that the contract suite runs.
 
 Several leave marks: a line in a file that the input names, so that a suite on the same machine can count what really ran.
 """
@@ -11,8 +11,6 @@ from typing import Any
 
 import restate
 from restate.exceptions import TerminalError
-
-from holdfast.providers.application import app as make_app
 
 steps = restate.Workflow("ContractSteps")
 """Two steps with a promise in between; knows its progress."""
@@ -106,16 +104,3 @@ def marks(request: dict[str, Any]) -> list[str]:
     """What was marked so far."""
     path = Path(request["marks"]) if request.get("marks") else None
     return path.read_text().splitlines() if path is not None and path.exists() else []
-
-
-WORKFLOWS: dict[str, Any] = {
-    "steps": steps,
-    "asleep": asleep,
-    "signalled": signalled,
-    "failing": failing,
-    "stubborn": stubborn,
-    "tidy": tidy,
-    "counter": counter,
-}
-
-app = make_app({f"contract-{name}": definition for name, definition in WORKFLOWS.items()})

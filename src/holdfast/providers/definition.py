@@ -29,7 +29,7 @@ from holdfast.protocol import discovery
 from holdfast.protocol.discovery import HandlerSpec, ServiceSpec
 from holdfast.providers.errors import InvalidSpec
 from holdfast.providers.types import RetryPolicy
-from holdfast.runtime.discover import fetch_manifest
+from holdfast.runtime.discover import fetch_manifest, sigterm_kept
 
 SdkService = restate.Service | restate.VirtualObject | restate.Workflow
 SERVICE_TYPES = {"service": "service", "object": "virtual_object", "workflow": "workflow"}
@@ -76,7 +76,9 @@ async def load(reference: str, *, handler: str | None = None, service: str | Non
         raise InvalidSpec("definition", error.message, hint=error.hint) from error
     services, app, found_handler = understand(found, reference)
     try:
-        manifest = discovery.parse_manifest(await fetch_manifest(app if app is not None else restate.app(services)))
+        with sigterm_kept():
+            body = await fetch_manifest(app if app is not None else restate.app(services))
+        manifest = discovery.parse_manifest(body)
     except (DeploymentError, ValueError) as error:
         hint = error.hint if isinstance(error, DeploymentError) else "give each service a name of its own"
         raise InvalidSpec("definition", f"{reference}: {error}", hint=hint) from error

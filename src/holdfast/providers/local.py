@@ -14,6 +14,7 @@ from typing import Any
 
 from holdfast.endpoint import serve_endpoint
 from holdfast.errors import CannotListen
+from holdfast.runtime.discover import fetch_manifest, sigterm_kept
 
 SYSTEM_PATH = "holdfast.system"
 """Of the system services. No workflow id has a dot."""
@@ -49,6 +50,8 @@ class LocalEndpoint:
         async with self._starting:
             if not self._is_open:
                 await self._open()
+        with sigterm_kept():  # its first request, before one comes from outside
+            await fetch_manifest(app)
         self._apps[path] = app
         return f"{self._url}/{path}"
 

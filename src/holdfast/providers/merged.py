@@ -50,6 +50,10 @@ class Merged(Generic[Value]):
                 found: dict[str, Value] = {}
                 for start in range(0, len(keys), KEYS_MAX):
                     found |= await self._ask(keys[start : start + KEYS_MAX])
+            except asyncio.CancelledError:
+                for _, answer in some:
+                    answer.cancel()
+                raise
             except Exception as error:  # noqa: BLE001 handed to those who wait
                 for _, answer in some:
                     if not answer.done():

@@ -190,6 +190,8 @@ def _executions(kill: Kill, retention: timedelta) -> restate.Workflow:
         enable_lazy_state=True,
     )
 
+    # What the supervisor journals is replayed after an upgrade of holdfast. A change of its commands or their order needs a
+    # service of another name beside this one, which goes on serving what it has begun.
     @executions.main(workflow_retention=retention)
     async def run(ctx: restate.WorkflowContext, request: ExecutionRequest) -> str:
         return await _Supervisor(ctx, request, kill).run()
@@ -260,34 +262,25 @@ class _Supervisor:
         result = ctx.attach_invocation(invocation_id, serde=BytesSerde())
         stop = ctx.promise("stop", type_hint=str).value()
         limit = None if timeout_ms is None else ctx.sleep(timedelta(milliseconds=timeout_ms), "time limit")
-        while not is_cancelled:
-            try:
-                done, _ = await restate.wait_completed(*filter(None, (result, stop, limit)))
-            except TerminalError:
-                is_cancelled = True
-                break
-            if result in done:
-                return await self._ended(result)
-            if stop in done:
-                await self._end(invocation_id, ExecutionState.STOPPED, await stop)
-            else:
-                reason = f"time limit of {duration_text(timedelta(milliseconds=timeout_ms or 0))} reached"
-                await self._end(invocation_id, ExecutionState.TIMEOUT, reason)
-            break
-        if self._ending is None:
+        done = None if is_cancelled else await _first(result, stop, limit)
+        if done is None:
             await self._end(invocation_id, ExecutionState.STOPPED, await self._reason(stop))
+        elif result in done:
+            return await self._ended(result)
+        elif stop in done:
+            await self._end(invocation_id, ExecutionState.STOPPED, await stop)
+        else:
+            reason = f"time limit of {duration_text(timedelta(milliseconds=timeout_ms or 0))} reached"
+            await self._end(invocation_id, ExecutionState.TIMEOUT, reason)
         await self._until_ended(invocation_id, result)
         return await self._ended(result)
 
     async def _reason(self, stop: Any) -> str:
         """Why the run was cancelled: as its `stop` says, if there is one."""
         wait = self._ctx.sleep(_REASON_WAIT, "reason")
-        while True:
-            try:
-                done, _ = await restate.wait_completed(stop, wait)
-            except TerminalError:  # cancelled once more: known already
-                continue
-            return str(await stop) if stop in done else "cancelled at the engine"
+        while (done := await _first(stop, wait)) is None:
+            pass  # cancelled once more: known already
+        return str(await stop) if stop in done else "cancelled at the engine"
 
     async def _end(self, invocation_id: str, state: ExecutionState, reason: str) -> None:
         """Send the one cancellation there will ever be: a second one would interrupt the handler's clean-up."""
@@ -303,19 +296,25 @@ class _Supervisor:
             grace = ctx.sleep(timedelta(milliseconds=self._request["grace_ms"]), "grace")
         allowed: Any = ctx.promise("kill", type_hint=int).value() if grace is None else None
         while True:
-            try:
-                done, _ = await restate.wait_completed(*filter(None, (result, allowed, grace)))
-                if result in done:
-                    return
-                if allowed is not None and allowed in done:
-                    grace, allowed = ctx.sleep(timedelta(milliseconds=await allowed), "grace"), None
-                    continue
-                await ctx.run_typed("kill", self._kill, restate.RunOptions(), invocation_id)
+            done = await _first(result, allowed, grace)
+            if done is None:
+                continue  # cancelled once more: it is ending already
+            if result in done:
+                return
+            if allowed is not None and allowed in done:
+                grace, allowed = ctx.sleep(timedelta(milliseconds=await allowed), "grace"), None
+            elif await self._killed(invocation_id):
                 grace = None
-            except TerminalError as error:
-                if (error.status_code, error.message) != (409, "cancelled"):
-                    raise
-                # Cancelled once more: it is ending already.
+
+    async def _killed(self, invocation_id: str) -> bool:
+        """Kill the handler; False when a cancellation came in between."""
+        try:
+            await self._ctx.run_typed("kill", self._kill, restate.RunOptions(), invocation_id)
+        except TerminalError as error:
+            if (error.status_code, error.message) != (409, "cancelled"):
+                raise
+            return False
+        return True
 
     async def _ended(self, result: Any) -> dict[str, Any]:
         ending = self._ending
@@ -346,6 +345,15 @@ class _Supervisor:
         if RestateLoggingFilter().filter(logging.makeLogRecord({})):  # said once, not again on every replay
             execution_id = self._ctx.key()
             transition(self._request["workflow_id"], execution_id, before, after)
+
+
+async def _first(*futures: Any) -> list[Any] | None:
+    """Those that are completed, as soon as one is; None when the run was cancelled instead."""
+    try:
+        done, _ = await restate.wait_completed(*filter(None, futures))
+    except TerminalError:
+        return None
+    return done
 
 
 def _json_value(body: bytes) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, cast
 
-from holdfast.protocol.durations import parse_duration_ms
+from holdfast.protocol.durations import DAYS_MAX, parse_duration_ms
 from holdfast.providers import naming
 from holdfast.providers.errors import InvalidInput, InvalidSpec
 from holdfast.providers.types import (
@@ -20,6 +20,9 @@ from holdfast.providers.types import (
     RetryPolicy,
     WorkflowSpec,
 )
+
+DURATION_MIN = timedelta(milliseconds=1)
+DURATION_MAX = timedelta(days=DAYS_MAX)
 
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 DEFINITION_FIELDS = ("reference", "handler", "version")
@@ -51,6 +54,9 @@ def parse_duration(value: Any) -> timedelta:
         raise ValueError(f"{value!r} is no duration; write one with its unit, e.g. 30s, 5m, 1h 30m")
     if found <= timedelta(0):
         raise ValueError(f"{value!r} is not above zero")
+    # What is stored is text in milliseconds, which must be a duration again.
+    if not DURATION_MIN <= found <= DURATION_MAX:
+        raise ValueError(f"{value!r} is no duration from 1ms to {DURATION_MAX.days}d")
     return found
 
 

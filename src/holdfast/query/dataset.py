@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from holdfast.query.conditions import Condition
@@ -82,31 +83,29 @@ class TableDataset(pads.Dataset):
 
     def scanner(self, columns: list[str] | None = None, filter: Any = None, batch_size: int | None = None) -> _Scan:
         wanted = self._schema.names if columns is None else columns
-        found = None if filter is None else _recognised(filter, self._scans.filters)
-        needed = list(wanted)
-        if filter is not None and not (found is not None and self._condition(found).is_exact):
-            # Without a plan's filter to go by, whatever is named in it may be needed.
-            text = str(filter)
-            more = self._schema.names if found is None else sorted(found.columns)
-            needed += [name for name in more if name not in needed and name in text]
-        return _Scan(self, wanted, needed, filter, found)
+        if filter is None:
+            return _Scan(self, wanted, wanted)
+        if not isinstance(filter, pc.Expression):  # a constant, such as `false`
+            return _Scan(self, wanted, wanted, is_empty=filter.as_py() is not True)
+        found = _recognised(filter, self._scans.filters)
+        if found is None:  # whatever is named in it may be needed
+            more = [name for name in self._schema.names if name in str(filter)]
+            return _Scan(self, wanted, [*dict.fromkeys([*wanted, *more])], checked=filter)
+        condition = found.condition(self._source.filterable)
+        if condition is not None and condition.is_exact:
+            return _Scan(self, wanted, wanted, condition)
+        return _Scan(self, wanted, [*dict.fromkeys([*wanted, *sorted(found.columns)])], condition, found.exact)
 
-    def _condition(self, found: Filter) -> Condition:
-        return found.condition(self._source.filterable)
-
-    def batches(self, wanted: list[str], needed: list[str], filter: Any, found: Filter | None) -> Iterator[Any]:
+    def batches(self, scan: _Scan) -> Iterator[Any]:
         reading = self._scans.reading
         assert reading is not None, "a table is read while a query runs"
-        condition = None if found is None else self._condition(found)
-        checked = None if condition is not None and condition.is_exact else filter if found is None else found.exact
-        schema = pa.schema([self._schema.field(name) for name in needed])
-        rows = self._source.rows(reading, needed, condition if condition is not None and condition.sql else None)
-        for part in _parts(rows):
+        schema = pa.schema([self._schema.field(name) for name in scan.needed])
+        for part in _parts(self._source.rows(reading, scan.needed, scan.condition)):
             batch = _batch(part, schema)
-            if checked is not None:
-                batch = batch.filter(checked)
+            if scan.checked is not None:
+                batch = batch.filter(scan.checked)
             if batch.num_rows:
-                yield batch.select(wanted)
+                yield batch.select(scan.wanted)
 
 
 class _Fragment:
@@ -119,18 +118,27 @@ class _Fragment:
         return self._dataset.scanner(columns, filter, batch_size)
 
 
+@dataclass(frozen=True, slots=True)
 class _Scan:
     """One reading of a table."""
 
-    def __init__(
-        self, dataset: TableDataset, wanted: list[str], needed: list[str], filter: Any, found: Filter | None
-    ) -> None:
-        self._dataset = dataset
-        self._arguments = (wanted, needed, filter, found)
-        self.projected_schema = pa.schema([dataset.schema.field(name) for name in wanted])
+    dataset: TableDataset
+    wanted: list[str]
+    """Columns that DataFusion asks for."""
+    needed: list[str]
+    """Those, and what the filter looks at."""
+    condition: Condition | None = None
+    """What SQLite does of the filter."""
+    checked: Any = None
+    """What is left of it to be done here."""
+    is_empty: bool = False
+
+    @property
+    def projected_schema(self) -> Any:
+        return pa.schema([self.dataset.schema.field(name) for name in self.wanted])
 
     def to_batches(self) -> Iterator[Any]:
-        return self._dataset.batches(*self._arguments)
+        return iter(()) if self.is_empty else self.dataset.batches(self)
 
 
 def _recognised(filter: Any, known: Sequence[Filter]) -> Filter | None:
@@ -139,7 +147,7 @@ def _recognised(filter: Any, known: Sequence[Filter]) -> Filter | None:
             return candidate
     # The one expression that means something else to Arrow than in SQL: there, NULL is not "not in" a list.
     if "invert(is_in(" in str(filter):
-        raise NotImplementedError("NOT IN (…) inside a subquery; use <> and AND instead")
+        raise NotImplementedError("NOT IN inside a subquery")  # the query is run without handing filters over
     return None
 
 

@@ -30,7 +30,6 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "AND": operator.and_,
     "OR": operator.or_,
 }
-_EVERYTHING = Condition("", (), False)
 
 
 class _Unknown(Exception):
@@ -49,12 +48,12 @@ class Filter:
     """The same, with SQL's meaning of NULL: `NULL NOT IN (…)` is not true."""
     columns: frozenset[str] = field(default=frozenset())
 
-    def condition(self, filterable: Mapping[str, Filterable]) -> Condition:
-        """What SQLite can do of it."""
+    def condition(self, filterable: Mapping[str, Filterable]) -> Condition | None:
+        """What SQLite can do of it; None if nothing."""
         known = [condition_of(expression, filterable) for expression in self.expressions]
         found = [condition for condition in known if condition is not None]
         if not found:
-            return _EVERYTHING
+            return None
         result = found[0] if len(found) == len(known) else found[0].widened()
         for condition in found[1:]:
             result &= condition

@@ -22,10 +22,12 @@ from holdfast.query.schema import VIEWS
 from holdfast.query.sources import SOURCES
 
 _OUT_OF_MEMORY = "Resources exhausted"
+_OF_PYTHON = "External error: "
+"""An error of Python code inside DataFusion: ours, or that of its own package."""
 
 
 class Session:
-    """One DataFusion context with our tables. Keeps nothing from one query to the next."""
+    """DataFusion with our tables. Keeps nothing from one query to the next."""
 
     def __init__(self, bytes_max: int) -> None:
         """
@@ -33,14 +35,6 @@ class Session:
             bytes_max: Memory for sorting, grouping and joining; more is refused, nothing is written to disk.
         """
         self.bytes_max = bytes_max
-        config = (
-            datafusion.SessionConfig()
-            .with_default_catalog_and_schema("restate", "public")
-            .with_information_schema(enabled=True)
-            .with_target_partitions(1)  # the engine beside us needs the other processors more
-        )
-        runtime = datafusion.RuntimeEnvBuilder().with_greedy_memory_pool(bytes_max).with_disk_manager_disabled()
-        self._context = datafusion.SessionContext(config, runtime)
         # Nothing but reading; and no SET or PREPARE, which on a server change the session that all clients share.
         self._options = (
             datafusion.SQLOptions()
@@ -49,18 +43,40 @@ class Session:
             .with_allow_statements(allow=False)
         )
         self._scans = Scans()
+        self._context = self._made()
+        self._plain: Any = None
+
+    def _made(self) -> Any:
+        config = (
+            datafusion.SessionConfig()
+            .with_default_catalog_and_schema("restate", "public")
+            .with_information_schema(enabled=True)
+            .with_target_partitions(1)  # the engine beside us needs the other processors more
+        )
+        runtime = datafusion.RuntimeEnvBuilder().with_greedy_memory_pool(self.bytes_max).with_disk_manager_disabled()
+        context = datafusion.SessionContext(config, runtime)
         for name, source in SOURCES.items():
             table = Table(TableDataset(name, source, self._scans))
             if name in VIEWS:
-                self._context.register_view(name, _widened(self._context.read_table(table)))
+                context.register_view(name, _widened(context.read_table(table)))
             else:
-                self._context.register_table(name, table)
+                context.register_table(name, table)
+        return context
 
     def answer(self, query: Query, reading: Reading) -> Answer:
         """Run a query to its end."""
         self._scans.reading = reading
         try:
-            return self._answer(query)
+            try:
+                return self._answer(query, self._context)
+            except Exception as error:
+                if _OF_PYTHON not in str(error):
+                    raise
+                # Some filters the Python package cannot hand over, such as constants; then it must not try.
+                if self._plain is None:
+                    self._plain = self._made()
+                    self._plain.remove_optimizer_rule("push_down_filter")
+                return self._answer(query, self._plain)
         except Exception as error:  # noqa: BLE001 DataFusion's errors have no type of their own
             text = str(error)
             if _OUT_OF_MEMORY in text:
@@ -70,12 +86,12 @@ class Session:
         finally:
             self._scans.reading, self._scans.filters = None, ()
 
-    def _answer(self, query: Query) -> Answer:
-        planned = self._context.sql_with_options(query.sql, self._options)
+    def _answer(self, query: Query, context: Any) -> Answer:
+        planned = context.sql_with_options(query.sql, self._options)
         plan = planned.optimized_logical_plan()
         self._scans.filters = filters_of(plan)
         # The optimized plan, so that `now()` is the same in the filters above and in those the tables will get.
-        frame = self._context.create_dataframe_from_logical_plan(plan)
+        frame = context.create_dataframe_from_logical_plan(plan)
         schema = planned.schema()
         batches: list[Any] = []
         row_count = byte_count = 0

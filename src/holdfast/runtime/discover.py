@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -64,6 +65,11 @@ async def fetch_manifest(app: AsgiApp) -> bytes:
 @contextmanager
 def sigterm_kept() -> Generator[None]:
     """The SDK puts a SIGTERM handler of its own in place at its first request; the host's must stay."""
+    # The SDK installs its handler once per loop and keeps a list of what to call. With that list in place it only adds to
+    # it; what it would call tells running attempts to hurry, which a drain does anyway.
+    hooks: Any = getattr(sys.modules.get("restate.server"), "_shutdown_hooks", None)
+    if hooks is not None:
+        hooks.setdefault(asyncio.get_running_loop(), {}).setdefault(signal.SIGTERM, [])
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield

@@ -106,6 +106,8 @@ def _dockerfile(settings: DeploySettings) -> str:
     final += [f"COPY {_words(source.path, f'./{source.target}')}" for source in settings.sources]
     final += [
         "ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1",
+        # Public, and in the image they hold wherever it runs.
+        *([f"ENV {IDENTITY_KEYS_VARIABLE}={','.join(settings.identity_keys)}"] if settings.identity_keys else []),
         f"USER {USER}:{USER}",
         f"EXPOSE {settings.port}",
         "HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --start-interval=1s --retries=3 \\",

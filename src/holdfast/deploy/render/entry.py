@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from holdfast.deploy.settings import DeploySettings
+from holdfast.endpoint import IDENTITY_KEYS_VARIABLE
 
 LAMBDA_MODULE = "lambda_handler"
 
@@ -16,7 +17,7 @@ import inspect
 import os
 
 import restate
-{_imported(settings)}
+{_keys(settings)}{_imported(settings)}
 if isinstance(target, (restate.Service, restate.VirtualObject, restate.Workflow)):
     target = [target]
 if isinstance(target, (list, tuple)):
@@ -35,7 +36,7 @@ def asgi_module(settings: DeploySettings) -> str:
 import os
 
 import restate
-{_imported(settings)}
+{_keys(settings)}{_imported(settings)}
 if isinstance(target, (restate.Service, restate.VirtualObject, restate.Workflow)):
     target = [target]
 if isinstance(target, (list, tuple)):
@@ -43,6 +44,17 @@ if isinstance(target, (list, tuple)):
     target = restate.app(target, identity_keys=keys.split(",") if keys else None)
 app = target
 '''
+
+
+def _keys(settings: DeploySettings) -> str:
+    """Public keys are no secrets. Here they hold even where nobody has set the platform's variable."""
+    if not settings.identity_keys:
+        return ""
+    keys = ",".join(settings.identity_keys)
+    return (
+        "\n# Before the application is imported, which may read it.\n"
+        f'os.environ.setdefault("{IDENTITY_KEYS_VARIABLE}", "{keys}")\n'
+    )
 
 
 def _imported(settings: DeploySettings) -> str:

@@ -282,6 +282,8 @@ class RemoteAttempt(Attempt):
         self.server = headers.get("x-restate-server")
         self.active_at_s = self._loop.time()
         self._failure = _refused(status, headers.get("content-type", ""), m.CONTENT_TYPE % self.version)
+        if status == 415:
+            self.failure_code = status
         if status in (429, 503):
             self.retry_after_ms = _retry_after_ms(headers.get("retry-after"), time.time())
         if self._failure is not None:
