@@ -49,7 +49,7 @@ IMPURE_MODULES = frozenset(
 # Time and randomness come in as data. `uuid` may be imported (to parse, format, derive), but these calls draw.
 IMPURE_CALLS = frozenset({"uuid1", "uuid4", "uuid6", "uuid7", "utcnow", "datetime.now", "date.today", "__import__"})
 
-APPLICATIONS_MAY_IMPORT = frozenset({"holdfast", "holdfast.errors", "holdfast.testing"})
+APPLICATIONS_MAY_IMPORT = frozenset({"holdfast", "holdfast.errors", "holdfast.providers", "holdfast.testing"})
 
 LINES_MAX = 700
 # Path -> why one sitting is still enough to read it.

@@ -185,7 +185,8 @@ def test_it_is_built_applied_registered_and_called(cloud: Cloud, shop: Path, nam
 def test_what_is_applied_again_stays_as_it_is(cloud: Cloud, shop: Path, name: str) -> None:
     first = cloud.apply(name)
     again = cloud.apply(name)
-    assert again == first
+    assert again["address"] == first["address"]
+    assert again["deployment"]["id"] == first["deployment"]["id"]
     assert versions(cloud, name) == ["$LATEST", "1"]
 
 

@@ -104,6 +104,17 @@ async def five_steps(ctx: restate.WorkflowContext, request: dict[str, Any]) -> l
     return done
 
 
+async def counts_cancellations(ctx: restate.WorkflowContext, request: dict[str, Any]) -> int:
+    """Works for a while and then cleans up for a while; returns how often it was interrupted."""
+    interrupted = 0
+    for seconds in (request["work_s"], request["tidy_s"], request["tidy_s"]):
+        try:
+            await ctx.sleep(timedelta(seconds=seconds))
+        except restate.TerminalError:
+            interrupted += 1
+    return interrupted
+
+
 async def far_away(ctx: restate.WorkflowContext, request: dict[str, Any]) -> Any:
     """Calls a workflow of another provider."""
     return await providers.call_remote(ctx, **request, first_pause=timedelta(milliseconds=100))

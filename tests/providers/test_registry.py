@@ -144,6 +144,13 @@ def test_providers_on_the_command_line() -> None:
     assert "restate   a Restate server" in CliRunner().invoke(holdfast, ["providers"]).stdout
 
 
+def test_the_package_knows_its_providers(tmp_path: Path) -> None:
+    source = (
+        "import holdfast\nprint(holdfast.providers.open.__name__, 'holdfast.embedded' in __import__('sys').modules)"
+    )
+    assert run_python(source, path=tmp_path).strip() == "open_provider False"
+
+
 def test_types_and_errors_are_imported_without_the_sdk(tmp_path: Path) -> None:
     loaded = run_python(
         "import sys, holdfast.providers\nholdfast.providers.WorkflowSpec\nprint('restate' in sys.modules, 'httpx' in sys.modules)",

@@ -144,10 +144,10 @@ async def paused(machine: Machine) -> Any:
 
 async def edited_state(machine: Machine) -> Any:
     """An operator's edit waits in the queue of its key."""
-    first = await _send(machine, "/Counter/k/add/send", {"u": "a", "pause_ms": 200}, "a")
-    await _operate(machine, lambda engine: engine.mutate_state("Counter", "k", {"count": b"41", "log": b'["edit"]'}))
+    first = await _send(machine, "/Counter/edited/add/send", {"u": "a", "pause_ms": 200}, "a")
+    await _operate(machine, lambda engine: engine.mutate_state("Counter", "edited", {"count": b"41", "log": b'["edit"]'}))
     await _attach(machine, first)
-    return await _call(machine, "/Counter/k/add", {"u": "b"}, "b")
+    return await _call(machine, "/Counter/edited/add", {"u": "b"}, "b")
 
 
 CATALOGUE: dict[str, Scenario] = {

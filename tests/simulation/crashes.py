@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from holdfast.errors import HoldfastError
-from tests.power.disk import CHANGES, Images, Op, PowerIsOff, write_images
+from holdfast.errors import EngineError, HoldfastError
+from tests.power.disk import CALLS, CHANGES, Images, full_error, io_error, write_images
 from tests.simulation.catalogue import Scenario
 from tests.simulation.loop import VirtualLoop, run_virtually
 from tests.simulation.machine import Machine
 from tests.simulation.oracle import History, Rows, Violation, judge_at_rest
 
 PATIENCE_S = 300.0
+SPACE_RETURNS_S = 3.0
+
+
+@dataclass
+class Counts:
+    """What happened until the scenario was done."""
+
+    commits: int
+    calls: int
+    """Of SQLite to its file system."""
+    ops: Counter[str]
+    """Those that change something, by kind."""
+
+    @property
+    def changes(self) -> int:
+        return self.ops.total()
 
 
 @dataclass
@@ -27,27 +42,26 @@ class Run:
     """What came of one run."""
 
     outcome: Any
-    commits: int
-    ops: list[Op]
-    """Changes of files, until the scenario was done."""
+    counts: Counts
     executions: Counter[tuple[str, Any]]
     commands: set[int]
     """Types of all frames in all journals."""
     restarts: int
-    errors: list[str] = field(default_factory=list[str])
+    was_struck: bool
+    """False: it was over before the disaster could happen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disaster:
-    """Exactly one of the first two is set."""
+    """The one thing that goes wrong."""
 
-    at_commit: tuple[int, str] | None = None
-    """(n, `before` or `after`)."""
-    at_change: int | None = None
-    """The power fails at the n-th change of a file, which does not happen any more."""
+    kind: str
+    """`kill before commit`, `kill after commit`; `power`: it fails at a change of a file, which does not happen any more;
+    `error`: a call fails; `sync`: a sync fails; `full`: from a write on there is no space, for some seconds."""
+    at: int
+    """Which of those, from 1."""
     keep: float | None = None
-    """Of what was not synced; None leaves it to chance."""
-    is_power_loss: bool = False
+    """Of what was not synced when the power failed; None leaves it to chance."""
 
 
 def run(
@@ -97,35 +111,32 @@ def _empty_database() -> Images:
 
 async def _run(machine: Machine, folder: Path, scenario: Scenario, disaster: Disaster | None) -> Run:
     history = History(machine.ledger)
+    trouble = _Trouble(machine, disaster)
     restarts = 0
-    if disaster is not None:
-        machine.dies_at = disaster.at_commit
-        if disaster.at_change is not None:
-            machine.disk.before = _cut(machine, disaster.at_change)
     asking = asyncio.ensure_future(scenario(machine))
     deadline_s = machine.loop.time() + PATIENCE_S
-    ops: list[Op] = machine.disk.log
     while not asking.done():
         if machine.loop.time() > deadline_s:
             raise Violation("accepted_request_survives", "the scenario does not end")
-        if machine.engine is not None and not machine.disk.is_off:
-            await asyncio.wait((asking, asyncio.ensure_future(machine.engine.stopped.wait())), timeout=0.05)
+        engine = machine.engine
+        if engine is not None and not machine.disk.is_off and not engine.stopped.is_set():
+            await asyncio.wait((asking, asyncio.ensure_future(engine.stopped.wait())), timeout=0.05)
             continue
-        if machine.disk.is_off:
+        if machine.disk.is_off or engine is not None:
             restarts += 1
-            await _fall(machine, disaster)
+            await trouble.fall()
             if machine.has_database:
                 judge_at_rest(history, _rows(machine, folder))
         try:
             await machine.start()
         except HoldfastError as error:
-            if not machine.disk.is_off:
+            if not trouble.has_struck:
                 raise Violation("integrity", f"does not start: {error}") from error
             continue
         if not machine.disk.is_off:
             history.look_at_rest(_rows(machine, folder))
     outcome = asking.result()
-    commits, done = machine.commits, len(ops)
+    counts = Counts(machine.commits, machine.disk.calls, Counter(op.kind for op in machine.disk.log))
     await machine.stop()
     rows = _rows(machine, folder)
     judge_at_rest(history, rows)
@@ -133,33 +144,63 @@ async def _run(machine: Machine, folder: Path, scenario: Scenario, disaster: Dis
         if any(entry.what == "step" and (entry.u, entry.detail) == (u, step) for entry in machine.ledger[length:]):
             raise Violation("recorded_step_never_runs_again", f"step {step} of {u} was recorded as {value}")
     commands = {kind for row in rows.invocations for kind, _ in rows.journal(row)}
-    return Run(outcome, commits, ops[:done], machine.here.executions, commands, restarts)
+    return Run(outcome, counts, machine.here.executions, commands, restarts, trouble.has_struck)
 
 
-async def _fall(machine: Machine, disaster: Disaster | None) -> None:
-    assert disaster is not None
-    machine.disk.before = lambda kind, file: None
-    if machine.engine is None:
-        machine.restore_after_failed_start(disaster.keep)
-    elif disaster.is_power_loss:
-        await machine.lose_power(disaster.keep)
-    else:
-        await machine.kill()
+class _Trouble:
+    """Makes the disaster happen, once."""
 
+    def __init__(self, machine: Machine, disaster: Disaster | None) -> None:
+        self._machine = machine
+        self._disaster = disaster
+        self._count = 0
+        self.has_struck = False
+        if disaster is None:
+            return
+        machine.may_stop = True
+        if disaster.kind.startswith("kill"):
+            machine.dies_at = (disaster.at, disaster.kind.split()[1])
+            machine.on_death = self._struck
+        else:
+            machine.disk.before = self._before
 
-def _cut(machine: Machine, at_change: int) -> Callable[[str, str], BaseException | None]:
-    changes = 0
+    def _struck(self) -> None:
+        self.has_struck = True
 
-    def before(kind: str, file: str) -> BaseException | None:
-        nonlocal changes
-        if kind in CHANGES:
-            changes += 1
-            if changes == at_change:
-                machine.disk.cut_power()
-                return PowerIsOff("power is off")
-        return None
+    def _before(self, kind: str, file: str) -> BaseException | None:
+        disaster, disk = self._disaster, self._machine.disk
+        assert disaster is not None
+        counted = {"power": CHANGES, "error": CALLS, "sync": ("sync",), "full": ("write",)}[disaster.kind]
+        if kind not in counted:
+            return None
+        self._count += 1
+        if self._count < disaster.at or (self._count > disaster.at and disaster.kind != "full"):
+            return None
+        if self._count == disaster.at:
+            self.has_struck = True
+            if disaster.kind == "full":
+                self._machine.loop.call_later(SPACE_RETURNS_S, self._free)
+        if disaster.kind == "power":
+            disk.cut_power()
+        return full_error(kind) if disaster.kind == "full" else io_error(kind)
 
-    return before
+    def _free(self) -> None:
+        self._machine.disk.before = lambda kind, file: None
+
+    async def fall(self) -> None:
+        """The process is gone, by itself or not."""
+        machine, disaster = self._machine, self._disaster
+        assert disaster is not None
+        if machine.engine is None:
+            machine.restore_after_failed_start(disaster.keep)
+        elif not machine.disk.is_off:
+            if not isinstance(machine.engine.failure, EngineError):
+                raise Violation("engine_goes_on", f"stopped without an error: {machine.engine.failure}")
+            await machine.has_stopped()
+        elif disaster.kind == "power":
+            await machine.lose_power(disaster.keep)
+        else:
+            await machine.kill()
 
 
 def _rows(machine: Machine, folder: Path) -> Rows:

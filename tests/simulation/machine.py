@@ -55,6 +55,7 @@ class Machine:
         self.commits = 0
         self.dies_at: tuple[int, str] | None = None
         """Have the process die `before` or `after` its n-th commit."""
+        self.on_death: Callable[[], None] = lambda: None
         self.commits_in_thread = False
         self.checkpoint_pages = database.CHECKPOINT_PAGES
         here = program.here = program.Here(random, self.clock.now_ms)
@@ -101,6 +102,7 @@ class Machine:
 
     def _die_at(self, moment: tuple[int, str]) -> None:
         if moment == self.dies_at:
+            self.on_death()
             self.disk.cut_power()
             raise PowerIsOff("killed")
 

@@ -56,11 +56,11 @@ def api(
     as_json: bool,
     **security: Any,
 ) -> None:
-    """Serve /v1 until SIGTERM or Ctrl-C: workflows and executions for programs in any language.
+    """Serve the HTTP API of workflows until SIGTERM or Ctrl-C.
 
     holdfast api --provider restate --set workflow.restate.endpoint=http://localhost:8080
 
-    `holdfast serve` has the same API on its admin port. With --json, one line on stdout tells where it is.
+    Workflows and executions, for programs in any language; `holdfast serve` has the same API on its admin port. With --json, one line on stdout tells where it is.
 
     In Python: holdfast.server.serve_api.
     """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,19 +154,16 @@ def register(
 
 def _check_application(settings: DeploySettings) -> Any:
     """Import it here, where a mistake is cheap. What promises to check who calls, must do so."""
-    import os
-
     from holdfast.deploy import InvalidDeployment
     from holdfast.endpoint import IDENTITY_KEYS_VARIABLE, refuses_unsigned
 
     if settings.mechanism in ("kubernetes", "fargate") and not settings.has_registry:
         talk(f"note: {settings.image} names no registry to pull from; name one with --image")
-    if settings.identity_keys:
-        os.environ[IDENTITY_KEYS_VARIABLE] = ",".join(settings.identity_keys)
-    app = load_app(settings.reference)
     if settings.mechanism == "asgi" and not settings.identity_keys:
         talk("warning: on the internet and without --identity-key, anybody can run the handlers")
-    is_built_here = load_reference(settings.reference) is not app
+    with _variable(IDENTITY_KEYS_VARIABLE, ",".join(settings.identity_keys)):
+        app = load_app(settings.reference)
+        is_built_here = load_reference(settings.reference) is not app  # from services, and then with the keys
     if settings.identity_keys and not is_built_here:
         import asyncio
 
@@ -174,6 +173,21 @@ def _check_application(settings: DeploySettings) -> Any:
                 hint=f"restate.app([...], identity_keys=os.environ['{IDENTITY_KEYS_VARIABLE}'].split(','))",
             )
     return app
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Generator[None]:
+    """The environment as it will be where the application runs."""
+    before = os.environ.get(name)
+    if value:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
 
 
 def _apply(settings: DeploySettings, options: dict[str, Any], as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 import os
@@ -47,6 +46,8 @@ class Where:
             serves: Code of workflows may run in this process meanwhile. False for looks, which should be quick.
             may_create: A database that does not exist is made.
         """
+        import asyncio
+
         with _warnings_told():
             return asyncio.run(self._run(work, serves=serves, may_create=may_create))
 

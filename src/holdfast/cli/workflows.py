@@ -24,7 +24,7 @@ LIST_LIMIT_MAX = 1_000
 
 @click.group()
 def workflows() -> None:
-    """Workflows: what can be executed, on the embedded engine or on a Restate server."""
+    """What can be executed, embedded or on a Restate server."""
 
 
 def pairs(given: Sequence[str], option: str) -> dict[str, str]:

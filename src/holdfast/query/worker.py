@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 IDLE_S = 60.0
 """How long a worker waits for the next query: it holds some 150 MB."""
+NICENESS = 5
+"""Where processors are short, the engine comes first."""
 GRACE_S = 5.0
 """The engine ends a worker that takes too long; without an engine it ends itself this much later."""
 OWN_BYTES = 512 << 20
@@ -34,6 +36,8 @@ OWN_BYTES = 512 << 20
 def main() -> None:
     """Answer requests from standard input until it is closed, or nothing comes for a while."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the engine, which then closes our input
+    if sys.platform != "win32":
+        os.nice(NICENESS)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints is no answer
     requests: queue.SimpleQueue[Open | Query | None] = queue.SimpleQueue()
