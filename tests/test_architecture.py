@@ -60,7 +60,7 @@ FORBIDDEN_TEXT = {
     "a package registry": re.compile(
         "|".join(re.escape(".".join(host)) for host in [("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org")])
     ),
-    "a path of one machine": re.compile(r"(?<![\w.~-])/(?:{}|{})/".format("work", "tmp/w")),
+    "a path of one machine": re.compile(r"(?<![\w.~}}-])/(?:{}|{})/".format("work", "tmp/w")),
 }
 # Where git is not there to tell: what `make clean` removes.
 MADE_FOLDERS = frozenset(

@@ -31,7 +31,7 @@ class Engine(EngineRuntime):
             await engine.client.service_call(greet, arg="Ada")
 
     Args:
-        app: What `restate.app([...])` returns.
+        app: What `restate.app([...])` returns; None runs only what is registered later.
         db: SQLite file, made when missing; ":memory:" keeps nothing.
         config: Settings; single settings may be given as keyword arguments instead, e.g. `durability="relaxed"`.
         clock, entropy: Time and randomness, for tests.

@@ -82,7 +82,7 @@ async def serve(
     A second signal ends the process at once. Either way nothing that was accepted is lost.
 
     Args:
-        app: What `restate.app([...])` returns.
+        app: What `restate.app([...])` returns; None serves only what is registered from other processes.
         db: SQLite file; made when missing.
         host: Address to listen on. The default can be reached from this machine only.
         ingress_port: Port of the ingress API; 0 takes a free one.

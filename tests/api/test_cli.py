@@ -272,6 +272,7 @@ def test_a_database_in_use_is_reached_through_its_engine(tmp_path: Path) -> None
     [
         (["--url", "http://127.0.0.1:1", "--db", "x.db"], "--db is for a provider that is opened here"),
         (["--url", "http://127.0.0.1:1", "--set", "a=b"], "--config and --set are for a provider"),
+        (["--url", "http://127.0.0.1:1", "--provider", "restate"], "--provider is for a workflow that is created"),
         (["--set", "nonsense"], "'nonsense' is not KEY=VALUE"),
         (["--provider", "nowhere"], "error HF0404: there is no provider 'nowhere'; known: "),
         (["--provider", "restate"], "error HF0408: workflow.restate.endpoint"),

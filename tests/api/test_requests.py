@@ -145,6 +145,14 @@ async def test_a_method_that_is_not_there_is_told_the_others(client: httpx.Async
     assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "POST"}
 
 
+async def test_a_look_at_the_head_waits_for_nothing(client: httpx.AsyncClient, memory: MemoryProvider) -> None:
+    execution_id = await start(memory)
+    head = await client.head(f"/v1/executions/{execution_id}")
+    assert (head.status_code, head.content) == (200, b"")
+    for path in ("wait", "watch"):
+        assert (await client.head(f"/v1/executions/{execution_id}/{path}")).status_code == 405
+
+
 async def test_a_workflow_may_be_called_validate(client: httpx.AsyncClient) -> None:
     await client.post("/v1/workflows", json=SPEC | {"workflow_id": "validate"})
     assert (await client.get("/v1/workflows/validate")).json()["workflow_id"] == "validate"

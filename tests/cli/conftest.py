@@ -21,7 +21,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def start(
-            app: str = SAMPLE,
+            app: str | None = SAMPLE,
             *arguments: str,
             db: str | None = None,
             cwd: Path = REPOSITORY,
@@ -29,7 +29,16 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
         ) -> Served:
             home = tmp_path_factory.mktemp("serve")
             log_path = home / "stderr.log"
-            line = [*COMMAND, "serve", app, "--db", db or str(home / "engine.db"), *ANY_PORTS, "--json", *arguments]
+            line = [
+                *COMMAND,
+                "serve",
+                *filter(None, [app]),
+                "--db",
+                db or str(home / "engine.db"),
+                *ANY_PORTS,
+                "--json",
+                *arguments,
+            ]
             if file_bytes_max is not None:
                 line = ["prlimit", f"--fsize={file_bytes_max}", *line]
             log = stack.enter_context(log_path.open("w"))

@@ -11,6 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,9 @@ class History:
                     self.recorded.setdefault(key, (json.loads(value), len(self.ledger)))
 
 
+EMPTY_SCHEMA = (resources.files("holdfast.store.migrations") / "0001_initial.sql").read_text()
+
+
 class Rows:
     """A database at rest, read without the engine."""
 
@@ -89,6 +93,8 @@ class Rows:
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             self.integrity = str(connection.pragma("integrity_check"))
+            if not connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'meta'").get:
+                connection.execute(EMPTY_SCHEMA)  # it died while it made its tables: nobody was told anything yet
             self.invocations = self._all(connection, "SELECT * FROM invocation")
             self.journals: dict[int, bytes] = {row["seq"]: row["head"] for row in self.invocations}
             for seq, frames in connection.execute("SELECT seq, frames FROM journal ORDER BY seq, first_index"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import apsw
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -230,3 +231,24 @@ def test_the_journal_of_a_large_input_expires_too():
         world.finish(invocation_id)
     _, expired = world.tables.expired(world.now_ms + 10, 0, 10)
     assert [journal_only for _, journal_only in expired] == [True, True]
+
+
+LARGE = bytes(4 << 20)
+
+
+@pytest.mark.parametrize("table", ["state", "promise", "journal"])
+def test_a_large_value_costs_its_neighbours_nothing(tables: SqliteTables, table: str):
+    """Pages that SQLite looks at, a thousand for the large value, are told by its cache."""
+    put = {
+        "state": lambda name, value: tables.set_state("Counter", "k", name, value),
+        "promise": lambda name, value: tables.complete_promise("Flow", "k", name, value),
+        "journal": lambda name, value: tables.append_journal([(ord(name), 1, 1, START_MS, value)]),
+    }[table]
+    connection = tables.connection
+    for name in "bdf":
+        put(name, LARGE)
+    connection.status(apsw.SQLITE_DBSTATUS_CACHE_HIT, reset=True)
+    for name in "aceg":
+        put(name, b"small")
+    pages, _ = connection.status(apsw.SQLITE_DBSTATUS_CACHE_HIT)
+    assert pages < 100

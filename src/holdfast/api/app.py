@@ -84,6 +84,9 @@ class Api:
         )
         # A path with a slash too many is another path; by default Starlette would redirect.
         self._app.router.redirect_slashes = False
+        for route in routes:
+            if route.path.endswith(("/wait", "/watch")) and route.methods is not None:
+                route.methods.discard("HEAD")  # nobody wants to wait for nothing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)

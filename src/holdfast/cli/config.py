@@ -49,7 +49,7 @@ def configured(config_file: Path | None, settings: Sequence[str]) -> Configurati
 
 @click.group()
 def config() -> None:
-    """Settings of workflows and their providers: holdfast.toml, variables, flags."""
+    """Settings of workflows: holdfast.toml, variables, flags."""
 
 
 @config.command("show")

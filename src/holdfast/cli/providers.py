@@ -15,7 +15,7 @@ from holdfast.cli.output import json_option, show, table, talk
 @json_option
 @click.pass_context
 def providers(ctx: click.Context, as_json: bool) -> None:
-    """Providers of workflows: those of holdfast, and those that installed packages bring.
+    """What workflows can run on.
 
     In Python: holdfast.providers.registry.names().
     """

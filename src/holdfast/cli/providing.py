@@ -61,6 +61,8 @@ class Where:
 
     async def _open(self, *, serves: bool, may_create: bool) -> WorkflowProvider:
         if self.url is not None:
+            if self.provider is not None and not may_create:
+                raise click.UsageError("with --url, --provider is for a workflow that is created; others are found")
             from holdfast.api.client import HttpProvider
 
             return HttpProvider(self.url, token=os.environ.get(ADMIN_TOKEN_VARIABLE))

@@ -30,7 +30,7 @@ def _folder_option(command: _Command) -> _Command:
 
 @click.group()
 def restate() -> None:
-    """Run a real Restate server on this machine, from its npm package (which is not part of holdfast)."""
+    """A real Restate server on this machine, from its npm package."""
 
 
 @restate.command()

@@ -23,7 +23,7 @@ logger = logging.getLogger("holdfast.serve")
 
 
 @click.command()
-@click.argument("app", metavar="MODULE:APP")
+@click.argument("app", metavar="[MODULE:APP]", required=False)
 @click.option(
     "--db",
     envvar="HOLDFAST_DB",
@@ -109,6 +109,18 @@ logger = logging.getLogger("holdfast.serve")
     help="The only request headers that are stored and shown.  [default: all not denied]",
 )
 @click.option(
+    "--identity-key",
+    envvar="HOLDFAST_IDENTITY_KEY",
+    show_envvar=True,
+    help="PEM file, an Ed25519 key: sign requests to services in other processes.",
+)
+@click.option(
+    "--endpoint-ca",
+    envvar="HOLDFAST_ENDPOINT_CA",
+    show_envvar=True,
+    help="PEM file: authorities that such services may have certificates of.  [default: the system's]",
+)
+@click.option(
     "--durability",
     type=click.Choice(["full", "relaxed"]),
     default="full",
@@ -129,7 +141,7 @@ logger = logging.getLogger("holdfast.serve")
 )
 @json_option
 def serve(
-    app: str,
+    app: str | None,
     db: str,
     host: str,
     admin_host: str | None,
@@ -143,6 +155,8 @@ def serve(
     allowed_origins: tuple[str, ...],
     deny_headers: str,
     allow_headers: str | None,
+    identity_key: str | None,
+    endpoint_ca: str | None,
     durability: Literal["full", "relaxed"],
     drain_s: float,
     log_format: Literal["console", "json"],
@@ -152,7 +166,7 @@ def serve(
     """Run the application MODULE:APP until SIGTERM or Ctrl-C.
 
     MODULE is looked for in the current directory first. APP is what restate.app([...]) returned, or a service, or a
-    list of services. With --json, one line on stdout tells where everything is, once it is ready.
+    list of services. Without one, services of other processes run: holdfast deployments register URL. With --json, one line on stdout tells where everything is, once it is ready.
 
     In Python: holdfast.server.serve.
     """
@@ -168,6 +182,8 @@ def serve(
             allowed_origins=allowed_origins,
             stored_headers_deny=_names(deny_headers),
             stored_headers_allow=None if allow_headers is None else _names(allow_headers),
+            identity_key_file=identity_key,
+            endpoint_ca_file=endpoint_ca,
         )
         security = SecurityConfig(
             insecure=insecure,
@@ -180,7 +196,7 @@ def serve(
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    application = load_app(app)
+    application = None if app is None else load_app(app)
     from holdfast.server import serve as run
 
     def announce(serving: Serving) -> None:
@@ -233,7 +249,10 @@ def _banner(serving: Serving) -> None:
     from holdfast.admin.render import service_metadata
 
     services = [service_metadata(service, deployment_id="") for service in serving.services.values()]
-    talk(services_table(services))
+    if services:
+        talk(services_table(services))
+    else:
+        talk("no services yet; next: holdfast deployments register http://localhost:9080")
     talk("")
     talk(f"ingress   {serving.ingress_url}")
     talk(f"admin     {serving.admin_url}")

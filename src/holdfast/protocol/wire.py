@@ -15,6 +15,9 @@ HEADER_BYTES = HEADER.size
 _pack_header = HEADER.pack
 _unpack_header = HEADER.unpack_from
 
+_UNUSED_TYPES = 0x0500
+"""SDKs send control messages and commands, all of them below."""
+
 _U32_MAX, _U64_MAX = (1 << 32) - 1, (1 << 64) - 1
 
 Content = Mapping[int, int | bytes]
@@ -26,6 +29,10 @@ Field = tuple[int, int | bytes]
 
 class MalformedFrame(ValueError):
     """The bytes are no frame or no protobuf body."""
+
+
+class FrameTooLarge(MalformedFrame):
+    """A header announces more than may be sent."""
 
 
 def frame(message_type: int, body: bytes) -> bytes:
@@ -199,7 +206,7 @@ class Decoder:
         """Frames completed by `chunk`, as (type, body).
 
         Raises:
-            MalformedFrame: a header announces a body over the limit.
+            MalformedFrame: a header announces a body over the limit; `FrameTooLarge` if it is a header indeed.
         """
         buffer = chunk
         if self._have:
@@ -214,7 +221,10 @@ class Decoder:
         while end - position >= HEADER_BYTES:
             message_type, _flags, size = _unpack_header(buffer, position)
             if size > self._body_bytes_max:
-                raise MalformedFrame(f"message of {size} bytes, the limit is {self._body_bytes_max}")
+                too_large = f"message of {size} bytes, the limit is {self._body_bytes_max}"
+                if message_type >= _UNUSED_TYPES:  # no header at all
+                    raise MalformedFrame(too_large)
+                raise FrameTooLarge(f"{too_large}: keep large data elsewhere and pass a reference to it")
             stop = position + HEADER_BYTES + size
             if stop > end:
                 need = HEADER_BYTES + size

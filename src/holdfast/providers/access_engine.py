@@ -91,14 +91,14 @@ class InProcessAccess(EngineAccess):
             ids.invocation_bytes(cursor)
         async with self._errors():
             while True:
-                page = self.engine.list_invocations(service=service, handler=handler, limit=limit, before=cursor)
+                page = self.engine.list_invocations(
+                    service=service, handler=handler, key_prefix=key_prefix or None, limit=limit, before=cursor
+                )
                 for row in map(_row, page):
                     cursor = row.id
                     if created_after is not None and row.created_at <= created_after:
                         return RunPage(tuple(rows), None)  # newest first: all that follow are older still
-                    if (row.key or "").startswith(key_prefix) and (
-                        created_before is None or row.created_at < created_before
-                    ):
+                    if created_before is None or row.created_at < created_before:
                         rows.append(row)
                         if len(rows) == limit:
                             return RunPage(tuple(rows), cursor)

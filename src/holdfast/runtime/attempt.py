@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from holdfast.logs import current_invocation
 from holdfast.protocol import messages as m
-from holdfast.protocol.wire import Decoder, MalformedFrame, text
+from holdfast.protocol.wire import Decoder, FrameTooLarge, MalformedFrame, text
 from holdfast.runtime import traces
 
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
@@ -172,6 +172,13 @@ class Attempt:
         self._listener.attempt_ended(self, None if self.terminal else failure)
 
 
+def unreadable(error: MalformedFrame) -> str:
+    """Why the attempt failed, for people."""
+    if isinstance(error, FrameTooLarge):
+        return f"{error} [RT0019]"
+    return f"malformed message from the SDK: {error} [RT0012]"
+
+
 class InProcessAttempt(Attempt):
     """One call of the application over ASGI, in this process, with no socket between.
 
@@ -180,7 +187,7 @@ class InProcessAttempt(Attempt):
     the SDK waits for the end of its input before it finishes, so every terminal frame closes the input at once.
     """
 
-    __slots__ = ("_app", "_end_delivered", "_input", "_scope", "_target", "_trace", "_waiter")
+    __slots__ = ("_app", "_broken", "_end_delivered", "_input", "_scope", "_target", "_trace", "_waiter")
 
     def __init__(
         self, listener: Listener, order: Order, app: AsgiApp, scope: dict[str, Any], loop: asyncio.AbstractEventLoop
@@ -193,6 +200,7 @@ class InProcessAttempt(Attempt):
         self._end_delivered = False
         self._waiter: asyncio.Future[None] | None = None
         self._trace: traces.Trace | None = None
+        self._broken: str | None = None
         self.task = loop.create_task(self._run())
 
     def feed(self, frames: bytes) -> None:
@@ -249,8 +257,13 @@ class InProcessAttempt(Attempt):
                 if self.status != 200:
                     self.close()
             return
-        if self.status == 200:  # anything else comes with text for people
-            self._received(body)
+        if self.status == 200 and self._broken is None:  # anything but 200 comes with text for people
+            try:
+                self._received(body)
+            except MalformedFrame as error:  # not to be raised here, in the middle of the user's handler
+                self._broken = unreadable(error)
+                self.close()
+                self.task.cancel()
 
     def _with_trace(self, error: bytes) -> bytes:
         known = self._trace.text if self._trace is not None else ""
@@ -264,8 +277,6 @@ class InProcessAttempt(Attempt):
             await self._app(self._scope, self._receive, self._send)
         except asyncio.CancelledError:
             failure = "the attempt was aborted"
-        except MalformedFrame as error:
-            failure = f"malformed message from the SDK: {error} [RT0012]"
         except Exception as error:  # noqa: BLE001 the SDK lets its own errors escape from the ASGI application
             failure = f"{type(error).__name__}: {error} [RT0012]"
-        self._ended(failure)
+        self._ended(self._broken or failure)

@@ -122,6 +122,7 @@ class Introspection:
         service: str | None = None,
         handler: str | None = None,
         key: str | None = None,
+        key_prefix: str | None = None,
         deployment: str | None = None,
         limit: int = 100,
         before: str | None = None,
@@ -131,6 +132,7 @@ class Introspection:
 
         Args:
             statuses: public statuses; None means all.
+            key_prefix: only keys that begin with it.
             before: id of the last row of the previous page.
         Raises:
             ValueError: an unknown status; the message lists the known ones.
@@ -152,6 +154,9 @@ class Introspection:
             if value is not None:
                 where.append(f"{column} = ?")
                 bindings.append(value)
+        if key_prefix:
+            where.append("key >= ? AND key < ?")
+            bindings += [key_prefix, key_prefix + "\U0010ffff"]
         comparison, direction = (">", "ASC") if oldest_first else ("<", "DESC")
         out: list[InvocationInfo] = []
         after = before

@@ -48,7 +48,7 @@ collector's own rhythm."""
 
 UNWIND_S = 1.0
 
-FRAME_OVERHEAD_BYTES = 1 << 16
+FRAME_OVERHEAD_BYTES = 1 << 18
 """What names, ids and headers may add to a value that is as large as a request body may be."""
 
 _JITTER = 0.3  # of the delay, as the server's

@@ -153,6 +153,7 @@ class Operations:
         service: str | None = None,
         handler: str | None = None,
         key: str | None = None,
+        key_prefix: str | None = None,
         deployment: str | None = None,
         limit: int = 100,
         before: str | None = None,
@@ -162,6 +163,7 @@ class Operations:
 
         Args:
             statuses: public statuses; None means all.
+            key_prefix: Only keys that begin with it.
             deployment: Only those bound to this one.
             before: id of the last row of the previous page.
         Raises:
@@ -174,6 +176,7 @@ class Operations:
                 service=service,
                 handler=handler,
                 key=key,
+                key_prefix=key_prefix,
                 deployment=deployment,
                 limit=limit,
                 before=before,

@@ -19,12 +19,10 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-import holdfast
-
 _SDK_LOGGERS = ("restate.server", "restate.server_context")
 _LIBRARIES = tuple(f"{Path(sysconfig.get_path(name))}{os.sep}" for name in ("purelib", "platlib"))
 _FOREIGN = (
-    f"{Path(holdfast.__file__).parent}{os.sep}",
+    f"{Path(__file__).parents[1]}{os.sep}",
     *(f"{library}restate{os.sep}" for library in _LIBRARIES),
     "<frozen",
 )

@@ -22,7 +22,7 @@ from holdfast.errors import DatabaseInUse, DatabaseRefused
 log = logging.getLogger("holdfast.store")
 
 APPLICATION_ID = 0x484F4C44  # "HOLD", in the SQLite header of every holdfast database
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 CHECKED_BYTES_MAX = 64 << 20
 """Files up to this size are checked page by page at start (about 0.1 s); SQLite finds damage in larger ones on use."""
 
@@ -158,16 +158,21 @@ def check_place(path: Path) -> None:
 
 _UNTOUCHED = "it was left untouched"
 _HEADER_BYTES = 100
+_MAGIC = b"SQLite format 3\x00"
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+_WAL_MAGIC = (0x377F0682, 0x377F0683)
 
 
 def _refuse_foreign(path: Path) -> None:
     """Read the file's header, and the whole of a small file, without changing anything, not even its log."""
     with path.open("rb") as file:
         header = file.read(_HEADER_BYTES)
-    if header[:16] != b"SQLite format 3\x00":
+    if header[:16] != _MAGIC and not _was_cut_off(path):
         raise DatabaseRefused(f"{path} is not a SQLite database", hint=f"{_UNTOUCHED}; choose another file")
     # Offsets 60 and 68 of the SQLite header: user version and application id.
     version, application_id = int.from_bytes(header[60:64], "big"), int.from_bytes(header[68:72], "big")
+    if header[:16] != _MAGIC:
+        version, application_id = 0, APPLICATION_ID
     if application_id == APPLICATION_ID:
         if version > SCHEMA_VERSION:
             raise DatabaseRefused(
@@ -179,6 +184,32 @@ def _refuse_foreign(path: Path) -> None:
         raise DatabaseRefused(
             f"{path} is a SQLite database of another program", hint=f"{_UNTOUCHED}; choose another file"
         )
+
+
+def _was_cut_off(path: Path) -> bool:
+    """Whether power failed while the first page of a database of ours was written; then its log has it whole.
+
+    SQLite mends that when it opens the file. Formats: sqlite.org/fileformat2.html, sections 3 and 4.
+    """
+    journal = path.with_name(path.name + "-journal")
+    if journal.exists():
+        with journal.open("rb") as file:
+            header = file.read(20)
+        # A database that was empty before: it is ours to make, and there is nothing in it.
+        return header[:8] == _JOURNAL_MAGIC and header[16:20] == bytes(4)
+    log = path.with_name(path.name + "-wal")
+    if not log.exists():
+        return False
+    with log.open("rb") as file:
+        header = file.read(32)
+        if int.from_bytes(header[:4], "big") not in _WAL_MAGIC:
+            return False
+        page_bytes = int.from_bytes(header[8:12], "big")
+        while len(frame := file.read(24)) == 24:
+            page = file.read(page_bytes)
+            if int.from_bytes(frame[:4], "big") == 1 and page[:16] == _MAGIC:
+                return int.from_bytes(page[68:72], "big") == APPLICATION_ID
+    return False
 
 
 def _refuse_damaged(path: Path) -> None:

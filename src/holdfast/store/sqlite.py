@@ -244,7 +244,10 @@ class SqliteTables:
         return None if row is None else row[0]
 
     def set_state(self, service: str, key: str, name: str, value: bytes) -> None:
-        self._execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?)", (service, key, name, value))
+        self._execute(
+            "INSERT INTO state VALUES (?, ?, ?, ?) ON CONFLICT (service, key, name) DO UPDATE SET value = excluded.value",
+            (service, key, name, value),
+        )
 
     def clear_state(self, service: str, key: str, name: str) -> None:
         self._execute("DELETE FROM state WHERE service = ? AND key = ? AND name = ?", (service, key, name))

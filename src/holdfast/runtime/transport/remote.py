@@ -19,7 +19,7 @@ from holdfast.logs import current_invocation
 from holdfast.protocol import messages as m
 from holdfast.protocol.discovery import ACCEPT
 from holdfast.protocol.wire import MalformedFrame
-from holdfast.runtime.attempt import Attempt, Listener, Order
+from holdfast.runtime.attempt import Attempt, Listener, Order, unreadable
 from holdfast.runtime.transport.http2 import Connection, NotHttp2, Pool, Stream, Unreachable
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ class RemoteAttempt(Attempt):
         except NotHttp2:
             self._failure = f"{self._endpoint.uri} no longer speaks HTTP/2; register it again with force [RT0010]"
         except MalformedFrame as error:
-            self._failure = f"malformed message from the SDK: {error} [RT0012]"
+            self._failure = unreadable(error)
         self._ended(self._failure)
 
     async def _exchange(self) -> None:
@@ -386,7 +386,7 @@ class StreamingAttempt(RemoteAttempt):
         try:
             self._received(body)
         except MalformedFrame as error:
-            self._failure = f"malformed message from the SDK: {error} [RT0012]"
+            self._failure = unreadable(error)
             self.ended(None)
 
     def ended(self, failure: str | None, *, is_untouched: bool = False) -> None:
