@@ -40,7 +40,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
                 *arguments,
             ]
             if file_bytes_max is not None:
-                line = ["prlimit", f"--fsize={file_bytes_max}", *line]
+                line = ["prlimit", f"--fsize={file_bytes_max}:unlimited", *line]
             log = stack.enter_context(log_path.open("w"))
             process = stack.enter_context(
                 subprocess.Popen(

@@ -40,6 +40,12 @@ def _running(**settings: Any) -> Engine:
     return Engine(app, **settings)
 
 
+async def _warm() -> None:
+    """Start a worker, which takes longer than some limits here."""
+    async with _running() as engine:
+        await query(engine, "SELECT 1")
+
+
 async def test_rows_of_an_engine_on_a_file(engine: Engine) -> None:
     assert await query(engine, "SELECT 1 AS a, null AS b") == [{"a": 1, "b": None}]
     assert await query(engine, "SELECT count(*) AS n FROM sys_service") == [{"n": 5}]
@@ -97,8 +103,7 @@ async def test_memory_at_most() -> None:
 
 
 async def test_time_at_most() -> None:
-    async with _running() as engine:
-        await query(engine, "SELECT 1")
+    await _warm()
     async with _running(query_timeout_ms=500) as engine:
         started = time.monotonic()
         with pytest.raises(QueryLimited, match=r"did not end within 0\.5 s"):
@@ -120,8 +125,8 @@ async def test_a_query_whose_memory_is_refused(engine: Engine) -> None:
 
 
 async def test_the_engine_goes_on_meanwhile() -> None:
+    await _warm()
     async with _running(query_timeout_ms=1000) as engine:
-        await query(engine, "SELECT 1")
         asking = asyncio.ensure_future(query(engine, ENDLESS))
         handler = engine.services["Worker"].handlers["echo"]
         done = 0
