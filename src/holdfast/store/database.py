@@ -18,6 +18,7 @@ from typing import IO
 import apsw
 
 from holdfast.errors import DatabaseInUse, DatabaseRefused
+from holdfast.store import leftovers
 
 log = logging.getLogger("holdfast.store")
 
@@ -45,7 +46,7 @@ class Owner:
         """
         check_place(path)
         self._path = path.with_name(path.name + ".owner")
-        self._file: IO[str] = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600), "r+")
+        self._file: IO[str] = os.fdopen(_make_file(self._path), "r+")
         if not _try_lock(self._file):
             pid = self._file.read().strip() or "unknown"
             self._file.close()
@@ -53,14 +54,15 @@ class Owner:
                 f"{path} is in use by the engine of process {pid}",
                 hint="stop that process first, use its HTTP API or `holdfast` commands, or choose another file",
             )
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
+        try:
+            os.ftruncate(self._file.fileno(), 0)
+            os.write(self._file.fileno(), str(os.getpid()).encode())
+        except OSError:
+            pass  # the disk is full: the lock counts, the pid only tells others who has it
 
     def release(self) -> None:
         # The file stays: removing it would let a third process lock a new one while a second holds the old.
-        self._file.seek(0)
-        self._file.truncate(0)
+        os.ftruncate(self._file.fileno(), 0)
         self._file.close()
 
 
@@ -89,6 +91,16 @@ else:
         return True
 
 
+def _make_file(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise DatabaseRefused(
+            f"{path} cannot be opened: {error.strerror or error}",
+            hint="the user of this process needs the right to write it and its directory, and space on the disk",
+        ) from error
+
+
 def connect(path: Path | None, *, fsync: bool) -> apsw.Connection:
     """A connection to a checked, migrated database; None means in memory.
 
@@ -106,7 +118,7 @@ def connect(path: Path | None, *, fsync: bool) -> apsw.Connection:
         if path.exists() and path.stat().st_size > 0:
             _refuse_foreign(path)
         elif not path.exists():
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            os.close(_make_file(path))
         _make_private(path)
         connection = apsw.Connection(str(path))
     try:
@@ -157,22 +169,17 @@ def check_place(path: Path) -> None:
 
 
 _UNTOUCHED = "it was left untouched"
-_HEADER_BYTES = 100
-_MAGIC = b"SQLite format 3\x00"
-_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-_WAL_MAGIC = (0x377F0682, 0x377F0683)
 
 
 def _refuse_foreign(path: Path) -> None:
     """Read the file's header, and the whole of a small file, without changing anything, not even its log."""
-    with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
-    if header[:16] != _MAGIC and not _was_cut_off(path):
+    header = leftovers.header(path)
+    if not header:
+        return
+    if not header.startswith(leftovers.MAGIC):
         raise DatabaseRefused(f"{path} is not a SQLite database", hint=f"{_UNTOUCHED}; choose another file")
     # Offsets 60 and 68 of the SQLite header: user version and application id.
     version, application_id = int.from_bytes(header[60:64], "big"), int.from_bytes(header[68:72], "big")
-    if header[:16] != _MAGIC:
-        version, application_id = 0, APPLICATION_ID
     if application_id == APPLICATION_ID:
         if version > SCHEMA_VERSION:
             raise DatabaseRefused(
@@ -186,47 +193,21 @@ def _refuse_foreign(path: Path) -> None:
         )
 
 
-def _was_cut_off(path: Path) -> bool:
-    """Whether power failed while the first page of a database of ours was written; then its log has it whole.
-
-    SQLite mends that when it opens the file. Formats: sqlite.org/fileformat2.html, sections 3 and 4.
-    """
-    journal = path.with_name(path.name + "-journal")
-    if journal.exists():
-        with journal.open("rb") as file:
-            header = file.read(20)
-        # A database that was empty before: it is ours to make, and there is nothing in it.
-        return header[:8] == _JOURNAL_MAGIC and header[16:20] == bytes(4)
-    log = path.with_name(path.name + "-wal")
-    if not log.exists():
-        return False
-    with log.open("rb") as file:
-        header = file.read(32)
-        if int.from_bytes(header[:4], "big") not in _WAL_MAGIC:
-            return False
-        page_bytes = int.from_bytes(header[8:12], "big")
-        while len(frame := file.read(24)) == 24:
-            page = file.read(page_bytes)
-            if int.from_bytes(frame[:4], "big") == 1 and page[:16] == _MAGIC:
-                return int.from_bytes(page[68:72], "big") == APPLICATION_ID
-    return False
-
-
 def _refuse_damaged(path: Path) -> None:
-    log = path.with_name(path.name + "-wal")
-    log_bytes = log.stat().st_size if log.exists() else 0
-    if path.stat().st_size + log_bytes > CHECKED_BYTES_MAX:
+    beside = leftovers.companions(path)
+    if sum(file.stat().st_size for file in (path, *beside)) > CHECKED_BYTES_MAX:
         return
     try:
-        if not log_bytes:
+        if not beside:
             damage = _quick_check(path, immutable=True)
         else:
             # After a crash only file and log together make sense, and reading them together writes a third file.
             with tempfile.TemporaryDirectory() as folder:
-                copy = Path(folder, "copy.db")
-                shutil.copyfile(path, copy)
-                shutil.copyfile(log, copy.with_name("copy.db-wal"))
-                damage = _quick_check(copy, immutable=False)
+                for file in (path, *beside):
+                    shutil.copyfile(file, Path(folder, file.name))
+                damage = _quick_check(Path(folder, path.name), immutable=False)
+    except OSError:
+        return  # no space for a copy: SQLite finds damage on use
     except apsw.Error as error:
         damage = str(error)
     if damage != "ok":
