@@ -26,6 +26,7 @@ SERVER = {
     "RESTATE_WORKER__INVOKER__EAGER_STATE_SIZE_LIMIT": f"{EAGER_KIB} KiB",
     # By default a server cannot run what it accepts: reading 32 MiB back takes more than its budget per invocation.
     "RESTATE_WORKER__INVOKER__PER_INVOCATION_MEMORY_LIMIT": "256 MiB",
+    "RESTATE_WORKER__INVOKER__MEMORY_LIMIT": "512 MiB",
 }
 ENGINES = pytest.mark.parametrize(
     "engine", [pytest.param(HOLDFAST), pytest.param(RESTATE, marks=pytest.mark.restate_server)]
@@ -63,8 +64,8 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-async def _body(run: Run) -> Outcome:
-    return await run.call("Bulky/size", body=bytes(32 * MIB), headers={"content-type": "application/octet-stream"})
+async def _body(run: Run, size_bytes: int = 31 * MIB) -> Outcome:
+    return await run.call("Bulky/size", body=bytes(size_bytes), headers={"content-type": "application/octet-stream"})
 
 
 async def _output(run: Run) -> Outcome:
@@ -99,7 +100,7 @@ USED = {
 }
 
 TABLE: dict[str, tuple[Callable[[Run], Awaitable[Any]], Any]] = {
-    "a body of 32 MiB": (_body, ok(32 * MIB)),
+    "a body of 31 MiB": (_body, ok(31 * MIB)),
     "a step of 31 MiB": (lambda run: run.call("Bulky/step", bytes=31 * MIB), ok(31 * MIB)),
     "an output of 31 MiB": (_output, {"status": 200, "size": 31 * MIB}),
     "an argument of 31 MiB": (lambda run: run.call("Bulky/call", bytes=31 * MIB), ok(31 * MIB)),
@@ -115,6 +116,13 @@ async def test_sizes(engine: str, tmp_path: Path) -> None:
     async with running(engine, tmp_path) as run:
         outcomes = {name: await play(run) for name, (play, _) in TABLE.items()}
     assert outcomes == {name: expected for name, (_, expected) in TABLE.items()}
+
+
+async def test_a_body_as_large_as_may_be(tmp_path: Path) -> None:
+    """A server accepts it, and then has not the memory for it."""
+    async with running(HOLDFAST, tmp_path) as run:
+        assert await _body(run, 32 * MIB) == ok(32 * MIB)
+        assert (await run.call("Bulky/size", body=bytes(32 * MIB + 1)))["status"] == 413
 
 
 async def test_what_is_too_large_is_said_to_be(tmp_path: Path) -> None:

@@ -7,14 +7,18 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from holdfast import Engine
 from holdfast.errors import EngineStopped, HoldfastError, QueryLimited, QueryRefused, SqlNotInstalled
 from holdfast.query import queries, query, workers
+from tests.query.conftest import served
 from tests.query.sample_app import app
 
 ENDLESS = "SELECT count(*) FROM generate_series(1, 1000000000000)"
@@ -93,6 +97,14 @@ async def test_bytes_at_most() -> None:
         assert len(await query(engine, "SELECT repeat('x', 10000) AS x FROM range(0, 50)")) == 50
         with pytest.raises(QueryLimited, match="the query has more than 1048576 bytes"):
             await query(engine, "SELECT repeat('x', 10000) AS x FROM range(0, 200)")
+
+
+async def test_bytes_of_the_answer_at_most() -> None:
+    async with _running(query_memory_bytes_max=1 << 20) as engine:
+        with pytest.raises(QueryLimited, match="the query has more than 1048576 bytes"):
+            await query(
+                engine, "SELECT cast(repeat('x', 10000) AS bytea) AS x FROM range(0, 80)"
+            )  # twice as long in JSON
 
 
 async def test_memory_at_most() -> None:
@@ -174,6 +186,30 @@ async def test_a_worker_that_died_of_something_else_is_replaced(engine: Engine) 
     assert await query(engine, "SELECT 1 AS a") == [{"a": 1}]
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux to find a process's children")
+@pytest.mark.parametrize("sql", ["SELECT 1", ENDLESS], ids=["idle", "at work"])
+def test_a_worker_ends_with_its_engine(tmp_path: Path, sql: str) -> None:
+    with served(tmp_path / "engine.db") as side, ThreadPoolExecutor(1) as pool:
+        side.rows("SELECT 1")
+        engine_pid = int((tmp_path / "engine.db.owner").read_text())
+        (worker_pid,) = _children(engine_pid)
+        asking = pool.submit(side.ask, sql)
+        if sql == "SELECT 1":
+            asking.result()
+        os.kill(engine_pid, signal.SIGKILL)
+        with suppress(httpx.HTTPError):
+            asking.result()
+        deadline = time.monotonic() + 30
+        while Path(f"/proc/{worker_pid}").exists():
+            assert time.monotonic() < deadline, "the worker goes on without its engine"
+            time.sleep(0.01)
+
+
+def _children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
 async def test_an_engine_that_does_not_run(tmp_path: Path) -> None:
     engine = Engine(app, db=tmp_path / "engine.db")
     with pytest.raises(EngineStopped):
@@ -213,8 +249,6 @@ async def test_without_the_extra(engine: Engine, tmp_path: Path, monkeypatch: py
 
 
 async def test_over_http_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import httpx
-
     (tmp_path / "datafusion").mkdir()
     (tmp_path / "datafusion" / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'datafusion'\")")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -49,6 +49,8 @@ class Run:
     restarts: int
     was_struck: bool
     """False: it was over before the disaster could happen."""
+    kind: str
+    """Of the disaster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ def run(
     seed: int = 0,
     in_thread: bool = False,
     is_new: bool = False,
+    version: int = 7,
 ) -> Run:
     """
     Args:
@@ -85,13 +88,25 @@ def run(
 
     async def main(loop: VirtualLoop) -> Run:
         write_images(folder / "disk", new)
-        machine = Machine(folder / "disk", loop, Random(seed), suspend_after_ms=20)
+        machine = Machine(folder / "disk", loop, Random(seed), suspend_after_ms=20, protocol_version_max=version)
         machine.commits_in_thread = in_thread
         machine.wire.delay_s = 0.001
         async with machine.switched_on():
             return await _run(machine, folder, scenario, disaster)
 
     return run_virtually(main, Random(seed))
+
+
+def check(undisturbed: Run, disturbed: Run) -> None:
+    """
+    Raises:
+        Violation: the disaster has changed what came of it.
+    """
+    if disturbed.outcome != undisturbed.outcome:
+        raise Violation("an_output_never_changes", f"{disturbed.outcome}, and undisturbed {undisturbed.outcome}")
+    often = {step: count for step, count in disturbed.executions.items() if count > 1 + disturbed.restarts}
+    if often and disturbed.kind != "full":  # there the attempts of one process are ended, and start again in it
+        raise Violation("recorded_step_never_runs_again", f"{disturbed.restarts} restarts, executions: {often}")
 
 
 @cache
@@ -144,7 +159,8 @@ async def _run(machine: Machine, folder: Path, scenario: Scenario, disaster: Dis
         if any(entry.what == "step" and (entry.u, entry.detail) == (u, step) for entry in machine.ledger[length:]):
             raise Violation("recorded_step_never_runs_again", f"step {step} of {u} was recorded as {value}")
     commands = {kind for row in rows.invocations for kind, _ in rows.journal(row)}
-    return Run(outcome, counts, machine.here.executions, commands, restarts, trouble.has_struck)
+    kind = disaster.kind if disaster is not None else ""
+    return Run(outcome, counts, machine.here.executions, commands, restarts, trouble.has_struck, kind)
 
 
 class _Trouble:

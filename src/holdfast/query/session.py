@@ -107,6 +107,8 @@ class Session:
         if batches:
             schema = batches[0].schema
         body = render.json_rows(batches) if query.form == "json" else render.arrow_stream(schema, batches)
+        if len(body) > query.bytes_max:  # as JSON it may take some times as much
+            return Answer("limited", f"has more than {query.bytes_max} bytes")
         return Answer(columns=tuple(schema.names), row_count=row_count, body=body)
 
 
