@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ class Backend(Protocol):
 
     async def commands(self, invocation_ids: list[str]) -> dict[str, list[str]]:
         """Invocation id -> the commands of its journal in order, as `Run step 1`."""
+        ...
+
+    async def events(self, invocation_id: str) -> list[dict[str, Any]]:
+        """What happened beside the journal, oldest first; fields as in `sys_journal_events.event_json`."""
         ...
 
 
@@ -56,6 +61,12 @@ class RestateBackend:
         for row in rows:
             found.setdefault(row["id"], []).append(_command(row["entry_type"], row.get("name") or ""))
         return found
+
+    async def events(self, invocation_id: str) -> list[dict[str, Any]]:
+        rows = await self._rows(
+            f"SELECT event_json FROM sys_journal_events WHERE id = '{invocation_id}' ORDER BY appended_at"
+        )
+        return [json.loads(row["event_json"]) for row in rows]
 
     async def _rows(self, query: str) -> list[dict[str, Any]]:
         response = await self.admin.post("/query", json={"query": query}, headers={"accept": "application/json"})
@@ -100,13 +111,19 @@ class HoldfastBackend:
                 found[invocation_id] = names
         return found
 
+    async def events(self, invocation_id: str) -> list[dict[str, Any]]:
+        response = await self.admin.get(f"/invocations/{invocation_id}/journal")
+        return response.json()["events"]
+
 
 @asynccontextmanager
 async def holdfast_backend(app: Any, db: Path, **settings: Any) -> AsyncIterator[HoldfastBackend]:
     """Start an engine for `app` on a database file; `settings` as for `Engine`."""
     async with AsyncExitStack() as stack:
-        # A Restate server lets a handler wait for itself for ever; to compare with it, so must we.
-        engine = await stack.enter_async_context(Engine(app, db=db, refuse_deadlocks=False, **settings))
+        # A Restate server lets a handler wait for itself for ever, and retries one whose journal does not fit; to compare
+        # with it, so must we.
+        as_server: dict[str, Any] = {"refuse_deadlocks": False, "pause_on_mismatch": False}
+        engine = await stack.enter_async_context(Engine(app, db=db, **{**as_server, **settings}))
         ingress = httpx.AsyncClient(
             transport=httpx.ASGITransport(engine.ingress), base_url="http://engine", timeout=TIMEOUT_S
         )

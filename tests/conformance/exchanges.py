@@ -148,6 +148,74 @@ async def what_came_before_an_error_is_kept(c: Conversation) -> None:
     await (c.say(run(1), error(500, "x"), run(2), output("x"), END) if c.attempt == 1 else _done(c))
 
 
+# --- what is written down about failures ------------------------------------------------------------------------------------
+
+
+def told(answer: Any, attempts: list[str], events: list[list[Any]]) -> Outcome:
+    """With the events of `sys_journal_events`; see `test_protocol._event`."""
+    return {**outcome(answer, attempts), "events": events}
+
+
+def plain(message: str, code: int = 500) -> list[Any]:
+    return [code, message, None, None, None, None]
+
+
+@exchange(told(failed(500, "same"), THREE_TIMES, [plain("same")]))
+async def same_failure_is_recorded_once(c: Conversation) -> None:
+    await c.say(error(500, "same"))
+
+
+@exchange(
+    told(ok("ok"), [*THREE_TIMES, "Input; failed 3"], [plain("a"), plain("b"), plain("a")]), retryPolicyMaxAttempts=5
+)
+async def other_failures_are_recorded(c: Conversation) -> None:
+    await (c.say(error(500, "aba"[c.attempt - 1])) if c.attempt < 4 else _done(c))
+
+
+@exchange(told(ok("ok"), THREE_TIMES, [plain("x", 501), plain("x", 502)]))
+async def another_code_is_another_failure(c: Conversation) -> None:
+    await (c.say(error(500 + c.attempt, "x")) if c.attempt < 3 else _done(c))
+
+
+@exchange(told(ok("ok"), THREE_TIMES, [[500, "x", "trace 1", None, None, None]]))
+async def another_stack_trace_is_no_other_failure(c: Conversation) -> None:
+    await (c.say(error(500, "x", text(3, f"trace {c.attempt}"))) if c.attempt < 3 else _done(c))
+
+
+@exchange(
+    told(
+        ok("ok"),
+        ["Input; failed 0", "Input Run =Run; failed 1", "Input Run =Run Run =Run; failed 1"],
+        [[500, "x", "trace", 1, "step", "Run"], [500, "x", "trace", 1, "step", "Run"]],
+    )
+)
+async def same_failure_after_progress_is_recorded_again(c: Conversation) -> None:
+    if c.attempt < 3:
+        await c.say(run(c.attempt), proposal(c.attempt, b"1"))
+        await c.next_frame()
+        await c.say(error(500, "x", text(3, "trace"), uint(4, 1), text(5, "step"), uint(6, m.RUN)))
+    else:
+        await _done(c)
+
+
+@exchange(
+    told("paused", THREE_TIMES[:2], [plain("x"), ["Paused", "x"]]),
+    retryPolicyOnMaxAttempts="PAUSE",
+    retryPolicyMaxAttempts=2,
+)
+async def pause_is_recorded_with_its_reason(c: Conversation) -> None:
+    await c.say(error(500, "x"))
+
+
+@exchange(outcome(ok([True, True]), [*ONCE, "Input; failed 1"]))
+async def time_since_the_last_entry(c: Conversation) -> None:
+    """In Start, in milliseconds: what the SDK bounds the retries of a step with."""
+    if c.attempt == 1:
+        await c.say(error(500, "later", uint(8, 200)))
+    else:
+        await c.say(output([c.start[8] >= 200, c.start[8] < 10_000]), END)
+
+
 # --- streams that end too early ---------------------------------------------------------------------------------------------
 
 

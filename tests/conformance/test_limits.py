@@ -136,7 +136,7 @@ async def test_what_is_too_large_is_said_to_be(tmp_path: Path) -> None:
 @pytest.mark.slow
 @ENGINES
 async def test_a_journal_of_a_hundred_thousand_entries(engine: str, tmp_path: Path) -> None:
-    count = 100_000
+    count = 100_000 if engine == HOLDFAST else 20_000  # a server takes ten seconds for the whole
     async with running(engine, tmp_path) as run:
         answer = await run.call("BulkyStore/many", run.key("many"), body=count)
     assert answer == ok(sum(range(count - 10, count)))

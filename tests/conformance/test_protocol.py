@@ -94,11 +94,23 @@ async def play(name: str, backend: Backend) -> Any:
                 attempts = [entry.partition(";")[0] for entry in attempts]
             if status != "completed":
                 await run.operate("kill", invocation)
-            return {"answer": answer, "attempts": attempts}
+            outcome = {"answer": answer, "attempts": attempts}
+            if "events" in EXCHANGES[name].outcome(7):
+                outcome["events"] = [_event(one) for one in await backend.events(invocation)]
+            return outcome
     except Exception as error:  # noqa: BLE001 - what goes wrong is an outcome
         return f"{type(error).__name__}: {error}; {run.entries()}"
     finally:
         await run.close()
+
+
+def _event(event: dict[str, Any]) -> list[Any]:
+    """`Paused`, or code, message, stack trace and the command of a failure; then what it says of the last failure."""
+    last = event.get("last_failure")
+    names = ("error_code", "error_message", "error_stacktrace")
+    related = [event.get(f"related_command_{name}") for name in ("index", "name", "type")]
+    shown = [event["ty"]] if event["ty"] == "Paused" else [event.get(name) for name in names] + related
+    return [*shown, last["error_message"]] if last else shown
 
 
 async def _rest(run: Run, invocation: str) -> str:

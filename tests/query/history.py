@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,12 +34,14 @@ class Asked:
         assert answer.status_code == 200, f"{sql}: {answer.text}"
         return answer.json()["rows"]
 
-    def call(self, name: str, path: str, body: Any = None, *, status: int = 200, **headers: str) -> httpx.Response:
+    def call(
+        self, name: str, path: str, body: Any = None, *, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
         """A request to the ingress, whose invocation is then known as `name`; `b""` is no body at all."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         if content:
             kind = "octet-stream" if isinstance(body, bytes) else "json"
-            headers = {"content-type": f"application/{kind}", **headers}
+            headers = {"content-type": f"application/{kind}", **(headers or {})}
         answer = self.http.post(f"{self.ingress_url}/{path}", content=content, headers=headers)
         assert answer.status_code == status, f"{path}: {answer.status_code} {answer.text}"
         self.ids[name] = answer.headers.get("x-restate-id") or answer.json()["invocationId"]
@@ -80,8 +82,8 @@ def happen(to: Asked) -> None:
 
 
 def _complete(to: Asked) -> None:
-    to.call("echo", "Worker/echo", {"a": 1}, **{"x-custom": "1", "idempotency-key": "once"})
-    to.call("steps", "Worker/steps", 4, **{"idempotency-key": "steps"})
+    to.call("echo", "Worker/echo", {"a": 1}, headers={"x-custom": "1", "idempotency-key": "once"})
+    to.call("steps", "Worker/steps", 4, headers={"idempotency-key": "steps"})
     to.call("raw", "Worker/raw", b"\x00\xff\x01")
     to.call("add", "Counter/a/add", 2)
     to.call("add again", "Counter/a/add", 3)
@@ -90,7 +92,7 @@ def _complete(to: Asked) -> None:
     to.call("empty", "Counter/gone/empty", b"")
     to.call("look", "Lazy/l/look", "missing")
     to.call("calls", "Worker/calls", "k")
-    to.call("tuned", "Worker/tuned", 1, **{"idempotency-key": "tuned"})
+    to.call("tuned", "Worker/tuned", 1, headers={"idempotency-key": "tuned"})
 
 
 def _fail(to: Asked) -> None:
@@ -121,7 +123,7 @@ def _wait(to: Asked) -> None:
 
 
 def _operate(to: Asked) -> None:
-    to.call("purged", "Worker/echo", "purged", **{"idempotency-key": "purged"})
+    to.call("purged", "Worker/echo", "purged", headers={"idempotency-key": "purged"})
     to.operate("purged", "purge-journal")
     for name, operation in (("canceled", "cancel"), ("killed", "kill")):
         to.send(name, "Worker/wait_timer")

@@ -278,8 +278,8 @@ def test_operations_by_target(sides: tuple[Asked, Asked], home: Path) -> None:
 
 def test_completed_ones_are_purged_and_restarted(sides: tuple[Asked, Asked], home: Path) -> None:
     for side in sides:
-        side.call("to restart", "Worker/tuned", 7, **{"idempotency-key": "restart"})
-        side.call("to purge", "Worker/tuned", 8, **{"idempotency-key": "purge"})
+        side.call("to restart", "Worker/tuned", 7, headers={"idempotency-key": "restart"})
+        side.call("to purge", "Worker/tuned", 8, headers={"idempotency-key": "purge"})
     same(home, sides, "invocations", "purge", "{to purge}")
     for side in sides:
         side.poll(lambda side=side: not _exists(side, "to purge"), "not purged")

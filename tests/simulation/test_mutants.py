@@ -16,10 +16,10 @@ CHECKED_ELSEWHERE = {"integrity"}  # of SQLite itself; tests/power shows that th
 
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS.keys())
 def test_a_broken_engine_is_caught(mutant: Mutant, folder: Path) -> None:
-    for number in range(TRIES):
-        seed = mutant.first_seed + number
-        with applied(mutant):
-            try:
+    others: list[str] = []
+    for seed in range(mutant.first_seed, mutant.first_seed + TRIES):
+        try:
+            with applied(mutant):
                 play(
                     seed,
                     folder / str(seed),
@@ -27,12 +27,13 @@ def test_a_broken_engine_is_caught(mutant: Mutant, folder: Path) -> None:
                     kinds=mutant.troubles or None,
                     slow_commits=mutant.slow_commits,
                 )
-            except Violation as violation:
-                assert violation.invariant in mutant.caught_by, violation
+        except Violation as violation:
+            if violation.invariant == mutant.breaks:
                 return
-    pytest.fail(f"{TRIES} histories, and nobody noticed that {mutant.what}")
+            others.append(str(violation))
+    pytest.fail(f"{TRIES} histories, and {mutant.breaks} was not seen broken; but: {others}")
 
 
 def test_every_invariant_has_a_mutant() -> None:
-    guarded = {mutant.caught_by[0] for mutant in MUTANTS.values()}
+    guarded = {mutant.breaks for mutant in MUTANTS.values()}
     assert {invariant.__name__ for invariant in INVARIANTS} - CHECKED_ELSEWHERE <= guarded

@@ -491,7 +491,7 @@ class Machine:
         self.effects.append(ReportPaused(inv))
 
     def _record_error(self, inv: Invocation, error: AttemptError, at_ms: int) -> None:
-        known = inv.last_error
+        known = inv.last_error if inv.failures_since_entry > 1 else None  # after progress it is news again
         inv.last_error = error
         if known is not None and (known.code, known.message, known.command_index) == (
             error.code,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from restate import (
@@ -147,6 +148,15 @@ async def hangs_once(ctx: Context, req: Request) -> str:
     await ctx.run_typed("before", lambda: ledger.record(req["t"], "before"))
     if ledger.record(req["t"], "attempt") == 1:
         await ledger.gate(req["t"], "never")
+    return "done"
+
+
+@failing.handler(inactivity_timeout=ms(150), abort_timeout=ms(1000))
+async def lets_cancellation_escape(ctx: Context, req: Request) -> str:
+    """Of an asyncio task of its own, once. The SDK ends without a word, and waits for the engine to hang up."""
+    await ctx.run_typed("before", lambda: ledger.record(req["t"], "before"))
+    if ledger.record(req["t"], "attempt") == 1:
+        raise asyncio.CancelledError
     return "done"
 
 

@@ -237,6 +237,11 @@ async def hanging_attempt_is_aborted(run: Run) -> Outcome:
     return {"answer": await run.call("Failing/hangs_once"), "before": run.counts()["before"]}
 
 
+@scenario({"answer": ok("done"), "before": 1}, modes=("streaming", "suspending"))
+async def escaped_cancellation_is_retried(run: Run) -> Outcome:
+    return {"answer": await run.call("Failing/lets_cancellation_escape"), "before": run.counts()["before"]}
+
+
 @scenario({"answer": ok("forgotten"), "output": refused(404, "invocation not found"), "executions": 2})
 async def result_without_retention(run: Run) -> Outcome:
     """A waiting caller gets it; afterwards the idempotency key is free."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from holdfast.core.ids import awakeable_parts, awakeable_text
 from tests.conformance import ledger
 from tests.conformance.harness import Outcome, Run, failed, ok, scenario
 
@@ -177,6 +178,21 @@ async def signal_can_be_rejected(run: Run) -> Outcome:
     target = await run.noted("id")
     await run.call("Waits/sends_signals", invocation_id=target, signals=[["b", None]], rejects=[["a", "no go", 481]])
     return {"answer": await run.attach(invocation)}
+
+
+@scenario({"statuses": [202, 202, 202], "answer": failed(409, "cancelled")})
+async def awakeable_with_the_index_of_the_cancel_signal_cancels(run: Run) -> Outcome:
+    """An awakeable's id is an invocation and the index of a signal: whoever may write one may cancel. 2 to 16 do nothing."""
+    invocation = await run.send("Waits/awakeable")
+    raw, _ = awakeable_parts(await run.noted("awakeable"))
+    statuses = [await run.resolve(awakeable_text(raw, index), "x") for index in (2, 16, 1)]
+    return {"statuses": statuses, "answer": await run.attach(invocation)}
+
+
+@scenario(202)
+async def awakeable_of_an_old_protocol_is_accepted(run: Run) -> Outcome:
+    """And means nobody."""
+    return await run.resolve("prom_1NMyOAvDK2CcBjUH4Rmb7eGBp0DNNDnmsAAAAAQ", 1)
 
 
 @scenario({"signal": ok(["signal", 7]), "timeout": ok(["timeout"])})

@@ -56,6 +56,20 @@ async def failed_workflow_is_not_run_again(run: Run) -> Outcome:
     }
 
 
+@scenario({"cancel": 200, "peek": ok({"peek": "yes"}), "status": "Accepted", "run": DECIDED})
+async def promises_outlive_a_run_that_never_began(run: Run) -> Outcome:
+    """Cancelling a scheduled run frees its id; what was promised before stays for the next."""
+    await run.call("Approval/decide", run.key(), body="yes")
+    scheduled = await run.send("Approval/run", run.key(), delay="1h")
+    await run.status(scheduled, "scheduled")
+    cancel = await run.operate("cancel", scheduled)
+    await run.status(scheduled, "gone")
+    peek = await run.call("Approval/peek", run.key(), body="decision")
+    again = (await run.send_raw("Approval/run", run.key())).json()
+    answer = await run.attach(again["invocationId"])
+    return {"cancel": cancel, "peek": peek, "status": again["status"], "run": answer}
+
+
 @scenario({"result": RESULT, "ledger": {"flow step": 1, "flow crash": 2}})
 async def workflow_is_retried(run: Run) -> Outcome:
     return {"result": await run.call("SimpleFlow/flow", run.key(), value=1), "ledger": run.counts()}
