@@ -291,7 +291,7 @@ async def test_a_really_full_disk(small_disk: Path) -> None:
         writers = Writers(engine)
         await writers.stuck()
         ballast.unlink()
-        await until(lambda: engine.list_invocations(statuses=["completed"]))
+        await until(lambda: engine._processor.disk_full is None, "space")
         await writers.leave()
         await check_after_full(engine, writers.acknowledged)
 
