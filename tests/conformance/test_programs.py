@@ -13,7 +13,8 @@ import json
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,26 @@ from tests.conformance.programs.interpreter import interpreter
 from tests.conformance.slow_disk import slow_disk
 from tests.support.restate_server import running_server, server_binary, serving_h2c
 
-PROGRAMS = int(os.environ.get("HOLDFAST_PROGRAMS", "100"))
-"""How many; the default takes a minute on two cores."""
+PROGRAMS = int(os.environ.get("HOLDFAST_PROGRAMS", "80"))
+"""How many; the default takes half a minute on two cores."""
 SEED = int(os.environ.get("HOLDFAST_PROGRAMS_SEED", "0"))
 
-ENGINES: dict[str, dict[str, Any]] = {
-    "holdfast-v6": {"protocol_version_max": 6},
-    "holdfast-v7": {"protocol_version_max": 7, "suspend_after_ms": 20},
-    # On a slow disk, with hardly any places: attempts are suspended to let others run.
-    "holdfast-strained": {"protocol_version_max": 7, "attempts_max": 3},
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """One form of holdfast."""
+
+    settings: dict[str, Any]
+    has_slow_disk: bool = False
+    is_remote: bool = False
+    """The programs run in another thread, over HTTP/2."""
+
+
+HOLDFAST = {
+    "holdfast-v6": Setup({"protocol_version_max": 6}),
+    "holdfast-http2": Setup({"protocol_version_max": 7, "suspend_after_ms": 20}, is_remote=True),
+    # With hardly any places: attempts are suspended to let others run.
+    "holdfast-strained": Setup({"protocol_version_max": 7, "attempts_max": 3}, has_slow_disk=True),
 }
 
 
@@ -47,7 +59,6 @@ class Engines:
         self._home = home
         self._stack = AsyncExitStack()
         self._backends: list[Backend] = []
-        self.count = 0
 
     def __enter__(self) -> Engines:
         self._runner.__enter__()
@@ -59,26 +70,33 @@ class Engines:
         self._runner.__exit__(*exc)
 
     async def _start(self) -> None:
-        for name, config in ENGINES.items():
-            db = self._home / f"{name}.db"
-            if name == "holdfast-strained":
-                with slow_disk():
-                    backend = await self._stack.enter_async_context(holdfast_backend(interpreter(), db, **config))
-            else:
-                backend = await self._stack.enter_async_context(holdfast_backend(interpreter(), db, **config))
+        for name, setup in HOLDFAST.items():
+            with slow_disk() if setup.has_slow_disk else nullcontext():
+                backend = await self._stack.enter_async_context(_holdfast(self._home / f"{name}.db", setup))
             backend.name = name
             self._backends.append(backend)
         if server_binary() is not None:
             self._backends.append(await self._stack.enter_async_context(_server()))
 
     def play(self, program: Node) -> dict[str, Any]:
-        """Engine -> outcome."""
-        self.count += 1
+        """Engine -> outcome; the last engine is the reference."""
         return self._runner.run(self._play(program))
 
     async def _play(self, program: Node) -> dict[str, Any]:
         outcomes = await asyncio.gather(*(play_program(program, backend) for backend in self._backends))
         return {backend.name: outcome for backend, outcome in zip(self._backends, outcomes, strict=True)}
+
+
+@asynccontextmanager
+async def _holdfast(db: Path, setup: Setup) -> AsyncIterator[Backend]:
+    if not setup.is_remote:
+        async with holdfast_backend(interpreter(), db, **setup.settings) as backend:
+            yield backend
+        return
+    with serving_h2c(interpreter()) as url:
+        async with holdfast_backend(None, db, **setup.settings) as backend:
+            (await backend.admin.post("/deployments", json={"uri": url})).raise_for_status()
+            yield backend
 
 
 @asynccontextmanager

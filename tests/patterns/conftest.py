@@ -47,6 +47,16 @@ class Side:
         answer = await self.admin.patch(f"/invocations/{invocation_id}/cancel")
         assert answer.status_code in (200, 202), answer.text
 
+    async def unfinished(self, service: str) -> list[str]:
+        """Ids of the service's invocations that have not completed."""
+        if self.is_embedded:
+            rows = (await self.admin.get("/invocations", params={"service": service})).json()["invocations"]
+        else:
+            query = f"SELECT id, status FROM sys_invocation WHERE target_service_name = '{service}'"
+            answer = await self.admin.post("/query", json={"query": query}, headers={"accept": "application/json"})
+            rows = answer.json()["rows"]
+        return [row["id"] for row in rows if row["status"] != "completed"]
+
     async def attach(self, workflow: str, key: str) -> httpx.Response:
         """The answer of a workflow's main handler, once it has ended."""
         return await self.ingress.get(f"/restate/workflow/{workflow}/{key}/attach")

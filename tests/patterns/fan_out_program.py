@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 from restate import Context, RunOptions, Service, TerminalError, Workflow, WorkflowContext, WorkflowSharedContext
@@ -17,6 +18,9 @@ wide = Service("Wide")
 
 @scans.handler()
 async def scan(ctx: Context, request: dict[str, Any]) -> str:
+    if request["target"] == "asleep":
+        world.effects[request["key"]].append("asleep")
+        await ctx.sleep(timedelta(hours=1))
     return await ctx.run_typed("scan", _scan, RunOptions(), request["key"], request["target"])
 
 

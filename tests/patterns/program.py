@@ -7,9 +7,9 @@ from typing import Any
 
 import restate
 
-from tests.patterns import fan_out_program
+from tests.patterns import fan_out_program, saga_program
 
-MODULES = (fan_out_program,)
+MODULES = (fan_out_program, saga_program)
 
 
 def application(inactivity_timeout: timedelta | None = None) -> Any:

@@ -70,15 +70,9 @@ async def test_cancelled_between_items_it_starts_nothing_more(side: Side, key: s
 
 
 async def test_a_cancelled_item_is_a_failed_item(side: Side, key: str) -> None:
-    await side.send(f"/Campaign/{key}/run", {"targets": ["gated-1"], "concurrency": 1})
-    await until(lambda: world.running[key] == 1)
-    query = {"query": "SELECT id FROM sys_invocation WHERE target = 'Scans/scan' AND status != 'completed'"}
-    if side.is_embedded:
-        rows = (await side.admin.get("/invocations", params={"service": "Scans"})).json()["invocations"]
-        [item] = [row["id"] for row in rows if row["status"] != "completed"]
-    else:
-        answer = await side.admin.post("/query", json=query, headers={"accept": "application/json"})
-        [item] = [row["id"] for row in answer.json()["rows"]]
+    await side.send(f"/Campaign/{key}/run", {"targets": ["asleep"], "concurrency": 1})
+    await until(lambda: world.effects[key])
+    [item] = await side.unfinished("Scans")
     await side.cancel(item)
     [outcome] = (await side.attach("Campaign", key)).json()
     assert (outcome["status"], outcome["error_code"]) == ("failed", 409)
