@@ -1,6 +1,6 @@
 """The layers as a test: imports point one way, the pure parts stay pure, applications use public names only.
 
-    errors <- {config, logs, loading, endpoint, security} <- protocol <- core <- store <- runtime <- query <- {ingress, admin} <- {embedded, serving}
+    errors <- {config, logs, loading, endpoint, patterns, security} <- protocol <- core <- store <- runtime <- query <- {ingress, admin} <- {embedded, serving}
            <- providers <- api <- {server, deploy} <- holdfast <- {cli, testing} <- __main__
     (`holdfast` is the package's own __init__: the public names)
 
@@ -14,6 +14,7 @@ import ast
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ PACKAGE = ROOT / "src" / "holdfast"
 # Left to right as above; parts of one layer do not import each other.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"config", "logs", "loading", "endpoint", "security"}),
+    frozenset({"config", "logs", "loading", "endpoint", "patterns", "security"}),
     frozenset({"protocol"}),
     frozenset({"core"}),
     frozenset({"store"}),
@@ -49,7 +50,11 @@ IMPURE_MODULES = frozenset(
 # Time and randomness come in as data. `uuid` may be imported (to parse, format, derive), but these calls draw.
 IMPURE_CALLS = frozenset({"uuid1", "uuid4", "uuid6", "uuid7", "utcnow", "datetime.now", "date.today", "__import__"})
 
-APPLICATIONS_MAY_IMPORT = frozenset({"holdfast", "holdfast.errors", "holdfast.providers", "holdfast.testing"})
+APPLICATIONS_MAY_IMPORT = frozenset(
+    {"holdfast", "holdfast.errors", "holdfast.patterns", "holdfast.providers", "holdfast.testing"}
+)
+# What runs on a Restate server as well must need nothing of the engine.
+PATTERNS_MAY_IMPORT = frozenset({"restate", "holdfast.errors", "holdfast.patterns"})
 
 LINES_MAX = 700
 # Path -> why one sitting is still enough to read it.
@@ -147,6 +152,18 @@ def impurities(source: str, module: str) -> list[str]:
     return wrong
 
 
+def unportable_imports(source: str, module: str) -> list[str]:
+    """What a pattern takes from elsewhere than the standard library, the SDK's public names and itself."""
+    wrong: list[str] = []
+    for line, name in imported_modules(source, module):
+        parts = name.split(".")
+        is_allowed = any(name == one or name.startswith(f"{one}.") for one in PATTERNS_MAY_IMPORT)
+        is_private = parts[0] == "restate" and any(part.startswith("_") for part in parts)
+        if (not is_allowed and parts[0] not in sys.stdlib_module_names) or is_private:
+            wrong.append(f"{module}:{line} imports {name}")
+    return wrong
+
+
 def private_imports(source: str, module: str, public_names: frozenset[str]) -> list[str]:
     """What an application takes from holdfast that is not public."""
     wrong: list[str] = []
@@ -191,6 +208,11 @@ def test_imports_point_one_way(module: str) -> None:
 @pytest.mark.parametrize("module", [name for name in HOLDFAST_MODULES if part_of(name) in PURE])
 def test_the_pure_parts_touch_no_clock_no_randomness_and_no_system(module: str) -> None:
     assert impurities(HOLDFAST_MODULES[module].read_text(), module) == []
+
+
+@pytest.mark.parametrize("module", [name for name in HOLDFAST_MODULES if part_of(name) == "patterns"])
+def test_patterns_run_on_a_restate_server_as_well(module: str) -> None:
+    assert unportable_imports(HOLDFAST_MODULES[module].read_text(), module) == []
 
 
 @pytest.mark.parametrize("module", APPLICATION_MODULES)
@@ -262,10 +284,31 @@ def test_purity_rule(case: str) -> None:
     assert len(impurities(source, "holdfast.core.ids")) == impurity_count
 
 
+PATTERN_CASES = {
+    "the SDK": ("from restate import Context", 0),
+    "a public module of the SDK": ("from restate.exceptions import RetryableError", 0),
+    "the standard library": ("import asyncio", 0),
+    "an error": ("from holdfast.errors import HoldfastError", 0),
+    "another pattern": ("from holdfast.patterns.saga import Saga", 0),
+    "a private module of the SDK": ("from restate._internal import PyVM", 1),
+    "the engine": ("from holdfast.runtime.engine import EngineRuntime", 1),
+    "the package, which brings the engine": ("from holdfast import Engine", 1),
+    "another library": ("import httpx", 1),
+}
+
+
+@pytest.mark.parametrize("case", PATTERN_CASES)
+def test_pattern_rule(case: str) -> None:
+    source, violation_count = PATTERN_CASES[case]
+    assert len(unportable_imports(source, "holdfast.patterns.x")) == violation_count
+
+
 APPLICATION_CASES = {
     "the package": ("import holdfast", 0),
     "a public name": ("from holdfast import Engine", 0),
     "a public module": ("from holdfast import errors, testing", 0),
+    "a pattern": ("from holdfast.patterns import Saga", 0),
+    "inside a pattern's module": ("from holdfast.patterns.saga import Saga", 1),
     "a name of a public module": ("from holdfast.errors import InvalidApp", 0),
     "a name that is not exported": ("from holdfast import Secret", 1),
     "a private package": ("from holdfast import core", 1),

@@ -140,7 +140,10 @@ async def _serve(tracked: _Tracked, host: str, port: int, drain_s: float) -> Asy
             # hypercorn waits for connections; with the requests gone it closes them. The rest is for a peer that stalls.
             await asyncio.wait({serving}, timeout=_CLOSE_S)
             serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
+            # Not for ever: an application may swallow its cancellation, and hypercorn waits for it.
+            await asyncio.wait({serving}, timeout=_CLOSE_S)
+            if serving.done() and not serving.cancelled():
+                serving.exception()  # seen; the stop is not the place for it
 
 
 def _config(listener: socket.socket, drain_s: float) -> Config:
@@ -263,11 +266,13 @@ class _Tracked:
 
     async def drain(self, drain_s: float) -> None:
         """Wait until nothing runs, `drain_s` at most. What still does is told that its caller has gone, then cancelled."""
-        if await self._is_idle_within(drain_s):
+        is_idle = await self._is_idle_within(drain_s)
+        # The SDK then abandons an attempt without a word. Cancelled, it would report an error and wait for an answer. From
+        # here on also of requests that were under way to us: a kept connection brings them until it is closed.
+        self._is_cut = True
+        if is_idle:
             return
         logger.warning("giving up %d running requests; the server will try them again", len(self._running))
-        # The SDK then abandons an attempt without a word. Cancelled, it would report an error and wait for an answer.
-        self._is_cut = True
         for task in self._receiving:
             task.cancel()
         if not await self._is_idle_within(_ABANDON_S):

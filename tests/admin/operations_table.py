@@ -34,7 +34,7 @@ def pending(*, save: str = "i") -> list[Step]:
     ]
 
 
-def operate(what: str, status: int, answer: Any = "", *, at: str = "{i}", query: str = "", save: str = "") -> Step:
+def operate(what: str, status: Any, answer: Any = "", *, at: str = "{i}", query: str = "", save: str = "") -> Step:
     return Step(f"PATCH /invocations/{at}/{what}{query}", status, answer, save=save)
 
 

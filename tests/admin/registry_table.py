@@ -17,7 +17,7 @@ def shown_handler(name: str = "h", **more: Any) -> dict[str, Any]:
     return {"name": name, **plain, "retry_policy": {"max_attempts": None}, **more}
 
 
-def shown_service(*handlers: dict[str, Any], at: str = "{a}", revision: int = 1, **more: Any) -> dict[str, Any]:
+def shown_service(*handlers: dict[str, Any], at: str = "{a}", revision: int | str = 1, **more: Any) -> dict[str, Any]:
     """`ServiceMetadata` of a service that declares nothing."""
     return {
         "name": "Zoo{n}",

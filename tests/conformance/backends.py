@@ -29,6 +29,10 @@ class Backend(Protocol):
         """Invocation id -> the commands of its journal in order, as `Run step 1`."""
         ...
 
+    async def idempotency_key(self, invocation_id: str) -> str | None:
+        """As operators see it."""
+        ...
+
     async def events(self, invocation_id: str) -> list[dict[str, Any]]:
         """What happened beside the journal, oldest first; fields as in `sys_journal_events.event_json`."""
         ...
@@ -61,6 +65,10 @@ class RestateBackend:
         for row in rows:
             found.setdefault(row["id"], []).append(_command(row["entry_type"], row.get("name") or ""))
         return found
+
+    async def idempotency_key(self, invocation_id: str) -> str | None:
+        [row] = await self._rows(f"SELECT idempotency_key FROM sys_invocation WHERE id = '{invocation_id}'")
+        return row.get("idempotency_key")
 
     async def events(self, invocation_id: str) -> list[dict[str, Any]]:
         rows = await self._rows(
@@ -110,6 +118,9 @@ class HoldfastBackend:
             if names:
                 found[invocation_id] = names
         return found
+
+    async def idempotency_key(self, invocation_id: str) -> str | None:
+        return (await self.admin.get(f"/invocations/{invocation_id}")).json()["idempotency_key"]
 
     async def events(self, invocation_id: str) -> list[dict[str, Any]]:
         response = await self.admin.get(f"/invocations/{invocation_id}/journal")

@@ -413,8 +413,9 @@ class Writer:
 
         body = self.body(Scope("flow", scope.depth + 1, own_key=key, suffix=suffix))
         for name in promises:
-            place = self.draw(st.integers(0, len(body)))
-            body.insert(place, {"o": "promise", "name": name, "do": "get"})
+            # Not before signals: if the promise is rejected, whoever waits for them would wait for ever.
+            places = [place for place in range(len(body) + 1) if [op["o"] for op in body[place:]][:1] != ["signal"]]
+            body.insert(self.one_of(*places), {"o": "promise", "name": name, "do": "get"})
         send = self._send_op(self._node(service, key, "run", body, scope))
         steps: Body = [tell(self._completion(name)) for name in promises]
         steps.insert(self.draw(st.integers(0, len(steps))), send)

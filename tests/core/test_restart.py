@@ -138,10 +138,22 @@ def test_a_prefix_keeps_the_random_numbers_it_was_made_with():
 
 def test_the_seed_of_an_id_is_the_one_attempts_are_told():
     raw = bytes(range(100, 124))
-    arguments = {"debug_id": "", "known_entries": 1, "state": (), "partial_state": False, "key": None}
-    rest = {"retry_count": 0, "since_last_entry_ms": 0, "version": 6}
-    derived = m.start_frame(invocation_bytes=raw, random_seed=None, **arguments, **rest)
-    assert derived == m.start_frame(invocation_bytes=raw, random_seed=m.derived_seed(raw), **arguments, **rest)
+
+    def start(random_seed: int | None) -> bytes:
+        return m.start_frame(
+            invocation_bytes=raw,
+            random_seed=random_seed,
+            debug_id="",
+            known_entries=1,
+            state=(),
+            partial_state=False,
+            key=None,
+            retry_count=0,
+            since_last_entry_ms=0,
+            version=6,
+        )
+
+    assert start(None) == start(m.derived_seed(raw))
 
 
 def test_a_copied_output_is_the_result_once_the_handler_has_come_to_it_again():

@@ -273,3 +273,19 @@ def test_the_file_stands_alone() -> None:
     source = Path(endpoint_module.__file__).read_text()
     packages = {name.split(".")[0] for _, name in imported_modules(source, "holdfast.endpoint")}
     assert packages - sys.stdlib_module_names == {"hypercorn", "restate", "uvloop"}
+
+
+async def test_a_request_that_comes_after_the_drain_is_told_that_its_caller_has_gone() -> None:
+    """A kept connection brings requests until it is closed, and the SDK would wait for their input for ever."""
+    heard: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        heard.append((await receive())["type"])
+
+    async def silence() -> Any:
+        await asyncio.Event().wait()
+
+    tracked = endpoint_module._Tracked(app)
+    await tracked.drain(0)
+    await asyncio.wait_for(tracked({"type": "http"}, silence, silence), 5)
+    assert heard == ["http.disconnect"]

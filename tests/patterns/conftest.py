@@ -39,7 +39,9 @@ class Side:
 
     async def send(self, path: str, body: Any = None) -> str:
         """Start it; the invocation's id."""
-        answer = await (self.ingress.post(path + "/send", json=body) if body is not None else self.ingress.post(path + "/send"))
+        answer = await (
+            self.ingress.post(path + "/send", json=body) if body is not None else self.ingress.post(path + "/send")
+        )
         assert answer.status_code in (200, 202), answer.text
         return answer.json()["invocationId"]
 
@@ -88,9 +90,7 @@ def patterns_on_restate() -> Iterator[RunningRestate]:
         yield server
 
 
-@pytest.fixture(
-    params=["holdfast", "holdfast-suspending", pytest.param("restate", marks=pytest.mark.restate_server)]
-)
+@pytest.fixture(params=["holdfast", "holdfast-suspending", pytest.param("restate", marks=pytest.mark.restate_server)])
 async def side(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Side]:
     if request.param == "restate":
         server: RunningRestate = request.getfixturevalue("patterns_on_restate")
@@ -101,11 +101,11 @@ async def side(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
             yield Side(ingress, admin, is_embedded=False)
         return
     app = application(inactivity_timeout=timedelta(0) if request.param == "holdfast-suspending" else None)
-    async with Engine(app, db=tmp_path / "engine.db") as engine:
-        async with (
-            httpx.AsyncClient(
-                transport=httpx.ASGITransport(engine.ingress), base_url="http://engine", timeout=PATIENCE_S
-            ) as ingress,
-            httpx.AsyncClient(transport=httpx.ASGITransport(engine.admin), base_url="http://engine") as admin,
-        ):
-            yield Side(ingress, admin, is_embedded=True)
+    async with (
+        Engine(app, db=tmp_path / "engine.db") as engine,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(engine.ingress), base_url="http://engine", timeout=PATIENCE_S
+        ) as ingress,
+        httpx.AsyncClient(transport=httpx.ASGITransport(engine.admin), base_url="http://engine") as admin,
+    ):
+        yield Side(ingress, admin, is_embedded=True)

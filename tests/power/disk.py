@@ -111,6 +111,14 @@ class Platters:
         """A power failure now has one outcome only."""
         return not self._names and not any(file.pending for file in self._files.values())
 
+    def unsynced(self, start: int, stop: int) -> set[str]:
+        """Files of which something between these offsets was written and not synced."""
+        return {
+            name
+            for name, file in self._files.items()
+            if any(op.kind == "write" and op.offset < stop and start < op.offset + len(op.data) for op in file.pending)
+        }
+
     def cache(self) -> Images:
         """What the operating system shows: all that is left when only a process dies."""
         return {name: bytes(file.cache) for name, file in self._files.items()}

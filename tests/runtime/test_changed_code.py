@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from holdfast import Engine
+from holdfast.core import ids
 from holdfast.runtime.introspect import InvocationInfo
 from tests.runtime import changing, programs
 from tests.runtime.changing import application, at
@@ -72,6 +73,7 @@ async def test_a_mismatch_pauses_and_says_what_where_and_how_to_go_on(
         assert (difference is None) or (f"  {difference}" in text.splitlines())
         assert f"holdfast invocations resume {invocation} --deployment latest" in text
         assert f"holdfast invocations restart-as-new {invocation}" in text
+        assert (f"--from {index - 1}" in text) == (index > 1)
         assert info.last_failure_code == 570
         (failure, pause) = events
         assert [failure["ty"], pause["ty"]] == ["TransientError", "Paused"]
@@ -209,3 +211,26 @@ async def test_an_endpoint_whose_code_was_changed_in_place(tmp_path: Path) -> No
             await engine.resolve_awakeable(programs.notes["paid"][0], b'"cash"')
             assert await result(engine, invocation) == ["charge", "pen", "cash"]
     assert changing.ran["charge"] == 1
+
+
+# Version of the code -> what it keeps of the journal, its result, and how often each step ran in all.
+ANEW = {
+    "step renamed": (0, ["bill", "pen", "cash"], {"charge": 1, "bill": 1, "pack": 2, "label": 2}),
+    "steps swapped": (5, ["charge", "pen", "cash"], {"charge": 1, "pack": 2, "label": 2}),
+}
+
+
+@pytest.mark.parametrize("version", ANEW)
+async def test_it_can_begin_anew_with_the_code_of_now(version: str, tmp_path: Path) -> None:
+    """The other way on that the message names, under a new id."""
+    kept, expected, times = ANEW[version]
+    invocation = await begin(tmp_path / "a.db", "Orders/place", 10)
+    async with Engine(application(version), db=tmp_path / "a.db") as engine:
+        await paused(engine, invocation)
+        await engine.kill(invocation)
+        anew = await engine.restart_as_new(invocation, from_index=kept)
+        own = ids.invocation_bytes(anew)
+        found = await until(lambda: [one for one in programs.notes["paid"] if ids.awakeable_parts(one)[0] == own])
+        await engine.resolve_awakeable(found[0], b'"cash"')
+        assert await result(engine, anew) == expected
+    assert changing.ran == times

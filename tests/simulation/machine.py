@@ -200,9 +200,11 @@ class Machine:
 
     async def persist(self, method: str, path: str, body: Any = None, **headers: str) -> Got:
         """Repeat the request until it is answered."""
+        delay_s = 0.05
         while True:
             await self.up.wait()
             got = await self.request(method, path, body, **headers)
             if got is not None:
                 return got
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(delay_s)
+            delay_s = min(1.0, 2 * delay_s)

@@ -280,6 +280,7 @@ MUTANTS: dict[str, Mutant] = {
         _no_sync,
         "accepted_request_survives",
         ("power",),
+        first_seed=1,
     ),
     "callers are told before the commit": Mutant(
         "Accepted and Answer are performed before COMMIT",
@@ -290,6 +291,7 @@ MUTANTS: dict[str, Mutant] = {
         "Completed is performed before COMMIT",
         _told_before_commit((Completed,)),
         "an_output_never_changes",
+        first_seed=3,
     ),
     "handlers are told before the commit": Mutant(
         "Forward is performed before COMMIT",
@@ -297,6 +299,7 @@ MUTANTS: dict[str, Mutant] = {
         "recorded_step_never_runs_again",
         ("kill",),
         slow_commits=True,
+        first_seed=7,
     ),
     "recovery forgets one": Mutant(
         "the first invoked row is not started again", _recovery_forgets, "accepted_request_survives"
@@ -311,6 +314,7 @@ MUTANTS: dict[str, Mutant] = {
         _trusts_cache,
         "accepted_request_survives",
         ("lasting sync failure", "power"),
+        first_seed=1,
     ),
     "a failed sync is passed over": Mutant(
         "every failed commit is taken for a full disk, which the engine survives",
@@ -352,7 +356,9 @@ MUTANTS: dict[str, Mutant] = {
     "the last completion of a promise wins": Mutant(
         "the stored result is replaced", _last_completion_wins, "first_completion_of_a_promise_wins", ()
     ),
-    "a send arrives twice": Mutant("OneWayCall makes two invocations", _sends_twice, "a_send_arrives_once", ()),
+    "a send arrives twice": Mutant(
+        "OneWayCall makes two invocations", _sends_twice, "a_send_arrives_once", (), first_seed=2
+    ),
     "a cancel does not reach grandchildren": Mutant(
         "the cancel signal that a handler sends is stored and not delivered",
         _cancel_stops_at_the_first,
@@ -360,6 +366,6 @@ MUTANTS: dict[str, Mutant] = {
         (),
     ),
     "the end of a journal is not read back": Mutant(
-        "a replay lacks the last row", _run_results_not_stored, "recorded_step_never_runs_again", ("kill",)
+        "a replay lacks the last row", _run_results_not_stored, "recorded_step_never_runs_again", ("kill",), first_seed=7
     ),
 }

@@ -63,7 +63,11 @@ def explain(
         is_workflow_run: It cannot be started anew under another id.
     """
     where = source_line(error.stacktrace)
-    at = f" ({where})" if where else ""
+    at, keeps = f" ({where})" if where else "", 0
+    ways = [
+        "To go on, serve code that takes the recorded path again, then:",
+        f"  holdfast invocations resume {invocation_id} --deployment latest",
+    ]
     detail: dict[str, Any] = {"source_line": where}
     if error.code == PROTOCOL_VIOLATION:
         first = f"protocol violation{at}: {error.message} [RT0012]"
@@ -82,27 +86,26 @@ def explain(
                 f"the journal goes on to {recorded.text}, {place}"
             )
         else:
+            keeps = max(0, recorded.index - 1)
             first = f"journal mismatch at {place}: recorded {recorded.text}, but the code now {attempted}{at}"
         lines = [
             f"{first} [RT0016]",
             *_difference(error.message),
             "The code changed after this invocation recorded its journal, or it is not deterministic.",
         ]
-    return replace(error, message="\n".join([*lines, *_ways_on(invocation_id, is_workflow_run)]), detail=detail)
-
-
-def _ways_on(invocation_id: str, is_workflow_run: bool) -> list[str]:
-    ways = [
-        "To go on, serve code that takes the recorded path again, then:",
-        f"  holdfast invocations resume {invocation_id} --deployment latest",
-    ]
     if not is_workflow_run:
-        ways += [
-            "To begin anew with the code of now (its recorded steps run again):",
-            f"  holdfast invocations kill {invocation_id}",
-            f"  holdfast invocations restart-as-new {invocation_id} --deployment latest",
-        ]
-    return ways
+        ways += _begin_anew(invocation_id, keeps)
+    return replace(error, message="\n".join([*lines, *ways]), detail=detail)
+
+
+def _begin_anew(invocation_id: str, keeps: int) -> list[str]:
+    """How to start it over; `keeps`: the last entry of the journal that the code still fits, 0 if that is the input."""
+    but = f"; with `--from {keeps}` only those behind that entry" if keeps else ""
+    return [
+        f"To begin anew with the code of now (recorded steps run again{but}):",
+        f"  holdfast invocations kill {invocation_id}",
+        f"  holdfast invocations restart-as-new {invocation_id}",
+    ]
 
 
 def _recorded(error: AttemptError, journal: bytes) -> _Recorded:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import json
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -124,8 +126,16 @@ class Saga:
         Call it before a change that may have happened even if it seems to have failed; `action` must then cope with
         nothing to undo, e.g. by an id that was chosen beforehand with `ctx.uuid()`.
         """
-        options = self._compensation_retry
-        self.compensate_by(name, lambda: self._ctx.run_typed(name, action, options, *args, **kwargs))
+
+        async def undo() -> None:
+            # Not handed to the SDK as it is: `lambda seat: release(seat, key)` does not look like a coroutine function,
+            # and its coroutine would be taken for the result, which cannot be serialised, again and again.
+            if inspect.iscoroutinefunction(action):
+                await action(*args, **kwargs)
+            elif inspect.isawaitable(result := await asyncio.to_thread(action, *args, **kwargs)):
+                await result
+
+        self.compensate_by(name, lambda: self._ctx.run_typed(name, undo, self._compensation_retry))
 
     def compensate_by(self, name: str, start: Callable[[], RestateDurableFuture[Any]]) -> None:
         """Likewise, by whatever durable future `start` gives, such as a call:

@@ -22,6 +22,7 @@ SERVICES = (
     waits.waits,
     workflows.simple_flow,
     workflows.short_flow,
+    workflows.forgetful_flow,
     workflows.approval,
     workflows.runs_workflows,
     failures.failing,

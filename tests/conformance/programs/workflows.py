@@ -11,6 +11,7 @@ from tests.conformance.programs.common import RETRY, Request, id_from_key, ms
 
 simple_flow = Workflow("SimpleFlow", invocation_retry_policy=RETRY)
 short_flow = Workflow("ShortFlow", invocation_retry_policy=RETRY)
+forgetful_flow = Workflow("ForgetfulFlow", invocation_retry_policy=RETRY)
 approval = Workflow("Approval", invocation_retry_policy=RETRY)
 runs_workflows = Service("RunsWorkflows", invocation_retry_policy=RETRY)
 
@@ -28,6 +29,16 @@ async def flow(ctx: WorkflowContext, req: Request) -> dict[str, Any]:
 async def short(ctx: WorkflowContext, req: Request) -> int:
     """Is forgotten as soon as it ends."""
     return await ctx.run_typed("run", lambda: ledger.record(req["t"], "short run"))
+
+
+@forgetful_flow.main(workflow_retention=ms(0), journal_retention=ms(0))
+async def forget(ctx: WorkflowContext) -> None:
+    ctx.set("kept", "still here")
+
+
+@forgetful_flow.handler()
+async def look(ctx: WorkflowSharedContext) -> str | None:
+    return await ctx.get("kept", type_hint=str)
 
 
 @approval.main()

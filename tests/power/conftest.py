@@ -1,0 +1,3 @@
+from tests.simulation.conftest import folder
+
+__all__ = ["folder"]
