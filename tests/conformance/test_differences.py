@@ -52,13 +52,13 @@ async def a_handler_that_calls_its_own_key(run: Run) -> Outcome:
     return waiting.result()["status"] if done else "waits"
 
 
-@difference(restate=[570, 3], holdfast=["paused", 2])
+@difference(restate=[570, "tried again"], holdfast=["paused", "tried once"])
 async def a_journal_that_does_not_fit_the_code(run: Run) -> Outcome:
-    """Killed by its policy of three attempts; paused at the first that finds it out."""
+    """The second attempt finds it out. A server retries by the policy, which then kills it."""
     invocation = await run.send("Failing/nondeterministic")
     status = await run.status(invocation, "completed", "paused")
-    attempts = run.counts()["attempt"]
-    return [(await run.attach(invocation))["status"] if status == "completed" else status, attempts]
+    tried = "tried again" if run.counts()["attempt"] > 2 else "tried once"
+    return [(await run.attach(invocation))["status"] if status == "completed" else status, tried]
 
 
 @difference(restate="over and over", holdfast="waits")
@@ -183,8 +183,8 @@ def test_what_is_called_a_difference_is_one() -> None:
 
 def _rows() -> list[list[str]]:
     """The cells of docs/compatibility.md, one list for each row."""
-    text = (ROOT / "docs" / "compatibility.md").read_text()
-    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| | Restate")]
+    _, _, table = (ROOT / "docs" / "compatibility.md").read_text().partition("| Shown by |\n")
+    lines = [line for line in table.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 

@@ -203,3 +203,31 @@ def test_nothing_of_a_waiting_invocation_stays_in_memory():
         world.finish(world.submit("Plain/run"))
     assert world.machine.resident == {}
     assert world.machine.by_id == {}
+
+
+# What an attempt waits for -> the status, when it suspends of its own accord: before the end of its input was sent to it.
+UNASKED: dict[str, tuple[tuple[int, ...], tuple[int, ...], str]] = {
+    "on a completion that came in the same batch": ((1,), (), "invoked"),
+    "on an awakeable that came before": ((), (1, 17), "invoked"),
+    "on what is not there": ((2,), (1, 18), "suspended"),
+    "on a cancellation that came before, which may have been consumed": ((), (1,), "suspended"),
+}
+
+
+@pytest.mark.parametrize(("completions", "signals", "status"), UNASKED.values(), ids=UNASKED)
+def test_a_suspension_that_nobody_asked_for(completions: tuple[int, ...], signals: tuple[int, ...], status: str):
+    """What was sent to the attempt may not have reached it: the journal decides, as on the server."""
+    world = World()
+    invocation = world.submit("Plain/run")
+    world.signal(invocation, 17, Result(value=b"s"))
+    world.signal(invocation, m.CANCEL_SIGNAL, Result())
+    world.says(invocation, sdk.sleep(1, START_MS - 1), sdk.suspension(completions, signals))
+    assert world.status(invocation) == status
+
+
+@pytest.mark.parametrize("version", [6, 7])
+def test_a_suspension_on_nothing_is_a_failure(version: int):
+    world = World(version)
+    invocation = world.submit("Plain/run")
+    world.says(invocation, sdk.suspension_v7(sdk.future()) if version == 7 else sdk.suspension())
+    assert (world.status(invocation), invocation in world.retries) == ("invoked", True)

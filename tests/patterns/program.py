@@ -7,9 +7,29 @@ from typing import Any
 
 import restate
 
-from tests.patterns import fan_out_program, saga_program
+from tests.patterns import (
+    approval_program,
+    archive_program,
+    cache_program,
+    external_program,
+    fan_out_program,
+    jobs_program,
+    limits_program,
+    saga_program,
+    ticker_program,
+)
 
-MODULES = (fan_out_program, saga_program)
+MODULES = (
+    approval_program,
+    archive_program,
+    cache_program,
+    external_program,
+    fan_out_program,
+    jobs_program,
+    limits_program,
+    saga_program,
+    ticker_program,
+)
 
 
 def application(inactivity_timeout: timedelta | None = None) -> Any:

@@ -124,9 +124,10 @@ def test_a_disk_that_lies_about_syncs_breaks_a_database(folder: Path) -> None:
     with Disk(folder / "disk").installed() as disk:
         connection = table(disk, synchronous="off")
         connection.pragma("wal_autocheckpoint", 1)
+        connection.execute("CREATE TABLE big (a, b); CREATE INDEX big_a ON big (a)")
         broken = 0
-        for value in range(30):
-            insert(connection, value)
+        for value in range(40):
+            connection.execute("INSERT INTO big VALUES (?, randomblob(3000))", (str(value) * 50,))
             try:
                 values_after(disk, folder / "look", value)
             except (AssertionError, apsw.Error):

@@ -179,3 +179,22 @@ def test_any_bytes_are_frames_or_malformed(chunks: list[bytes]):
 def test_any_body_is_fields_or_malformed(body: bytes):
     _only_malformed(wire.fields, body)
     _only_malformed(wire.numbers, body)
+
+
+def test_a_frame_in_thousands_of_chunks_is_copied_once():
+    """A quarter of a million chunks: joining at each of them would copy terabytes."""
+    body = bytes(4 << 20)
+    stream = wire.frame(m.OUTPUT, body) + wire.frame(m.END, b"")
+    decoder, found = Decoder(), list[tuple[int, bytes]]()
+    for start in range(0, len(stream), 16):
+        found += decoder.feed(stream[start : start + 16])
+    assert found == [(m.OUTPUT, body), (m.END, b"")]
+    assert decoder.is_empty
+
+
+def test_a_header_that_is_none_is_told_from_one_that_is_too_large():
+    with pytest.raises(wire.FrameTooLarge, match="pass a reference"):
+        Decoder(body_bytes_max=10).feed(wire.HEADER.pack(m.OUTPUT, 0, 11))
+    with pytest.raises(MalformedFrame) as caught:
+        Decoder(body_bytes_max=10).feed(b"HTTP/1.1 500 Oops")
+    assert type(caught.value) is MalformedFrame

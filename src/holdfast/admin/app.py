@@ -137,7 +137,7 @@ class Overview:
         """Path templates and their methods."""
 
     async def health(self, _request: Request) -> Response:
-        self._engine.check_running()
+        self._engine.check_accepting()
         return Response()
 
     async def version(self, _request: Request) -> Response:
@@ -174,7 +174,8 @@ async def _holdfast_error(_request: Request, error: Exception) -> Response:
     code = error.restate_code
     message = error.message if code is None or error.message.startswith("[") else f"[{code}] {error.message}"
     body = {"message": message, "restate_code": code}
-    return JSONResponse(body, status_code=status, headers={ERROR_CODE_HEADER: error.code})
+    headers = {ERROR_CODE_HEADER: error.code} | ({"retry-after": "5"} if status == 503 else {})
+    return JSONResponse(body, status_code=status, headers=headers)
 
 
 async def _framework_error(_request: Request, error: Exception) -> Response:

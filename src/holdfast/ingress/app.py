@@ -96,9 +96,9 @@ class Ingress:
         fields = header_fields(headers if type(headers) is list else [(name, value) for name, value in headers])
         reply = _Reply(send, self._cors, fields.get(b"origin"), scope["method"] != "HEAD", self._status_max)
         refusal = self._guard.refusal(fields)
-        if refusal is not None and await _turn_away(refusal, scope, reply):
-            return
         try:
+            if refusal is not None and await self._turn_away(refusal, scope, reply):
+                return
             length = fields.get(_CONTENT_LENGTH)
             # Python refuses to convert thousands of digits; 15 are enough for anything that fits on a disk.
             if length is not None and length.isdigit() and (len(length) > 15 or int(length) > self._body_bytes_max):
@@ -114,11 +114,25 @@ class Ingress:
         except CallerError as error:
             await reply.refuse(error.status, error.message)
         except EngineError as error:
-            await reply.refuse(503, error.message, (b"retry-after", b"%d" % _RETRY_AFTER_S))
+            await reply.unavailable(error)
         except _BodyTooLarge:
             await reply.refuse(413, "cannot read body: LengthLimitError")
         except CallerGone:
             pass
+
+    async def _turn_away(self, refusal: Refusal, scope: Scope, reply: _Reply) -> bool:
+        """Answer a request that the guard refuses. False: it may come without a token, so it was not answered."""
+        if refusal.status == 403:
+            await reply.forbid(refusal.message)
+        elif scope["method"] == "OPTIONS":
+            return False  # a browser asks before the request, and sends no token with that
+        elif scope["method"] == "GET" and scope["path"].strip("/") == "restate/health":
+            # Whoever has no token may know that we are well, but not what we serve.
+            self._engine.check_accepting()
+            await reply.send(200, [JSON], responses.health_body({}))
+        else:
+            await reply.refuse(refusal.status, refusal.message, *refusal.headers)
+        return True
 
     def _prepare(self, services: Mapping[str, ServiceSpec]) -> None:
         """Work out everything that depends on the services only. They are known once the engine has started."""
@@ -225,6 +239,7 @@ class Ingress:
                 await self._complete_awakeable(route, await self._body(receive), reply)
             case Health():
                 _require(method, "GET")
+                self._engine.check_accepting()
                 await reply.send(200, [JSON], responses.health_body(self._services))
             case Invoke():
                 raise AssertionError("invocations are answered by _invoke")
@@ -362,6 +377,11 @@ class _Reply:
         headers: Headers = [(b"x-restate-error-source", b"ingress"), JSON, *more]
         await self.send(status, headers, responses.error_body(status, message, "ingress"))
 
+    async def unavailable(self, error: EngineError) -> None:
+        message = f"{error.message} ({error.hint})" if error.hint else error.message
+        retry_after = (b"retry-after", b"%d" % _RETRY_AFTER_S)
+        await self.refuse(503, message, retry_after, (b"x-holdfast-error-code", error.code.encode()))
+
     async def forbid(self, message: str) -> None:
         """The page that the request comes from may not even read why."""
         self._cors = []
@@ -371,20 +391,6 @@ class _Reply:
         """Said before anything else is looked at, so it has none of the usual headers."""
         self._cors = []
         await self.send(413, [(b"content-type", b"text/plain; charset=utf-8")], b"length limit exceeded")
-
-
-async def _turn_away(refusal: Refusal, scope: Scope, reply: _Reply) -> bool:
-    """Answer a request that the guard refuses. False: it may come without a token, so it was not answered."""
-    if refusal.status == 403:
-        await reply.forbid(refusal.message)
-    elif scope["method"] == "OPTIONS":
-        return False  # a browser asks before the request, and sends no token with that
-    elif scope["method"] == "GET" and scope["path"].strip("/") == "restate/health":
-        # Whoever has no token may know that we are well, but not what we serve.
-        await reply.send(200, [JSON], responses.health_body({}))
-    else:
-        await reply.refuse(refusal.status, refusal.message, *refusal.headers)
-    return True
 
 
 _OUTPUT_REFUSALS = {404: "invocation not found", 470: "the invocation exists but has not completed yet"}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from restate import (
     Context,
@@ -17,7 +17,9 @@ from restate import (
     wait_completed,
 )
 
-TIMEOUT = timedelta(hours=24)
+from holdfast.patterns.actions import called
+
+APPROVAL_TIME = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,9 @@ def decision(answer: Any) -> Decision:
 
 
 async def wait_for_approval(
-    ctx: WorkflowContext, name: str = "approval", *, timeout: timedelta = TIMEOUT
+    ctx: WorkflowContext, name: str = "approval", *, within: timedelta = APPROVAL_TIME
 ) -> Decision:
-    """In a workflow's main handler: wait until a shared handler calls `decide`, but at most `timeout`.
+    """In a workflow's main handler: wait until a shared handler calls `decide`, but at most `within`.
 
     Use it where the asked person knows the workflow's key. Not in the handler of a service or virtual object, which
     have no promises: see `ask_for_approval`. The time-out is written into the promise, so that a decision that comes
@@ -62,15 +64,14 @@ async def wait_for_approval(
 
     Args:
         name: Of the durable promise. One for each decision of the workflow.
-        timeout: From now on; the clock goes on while nothing runs.
+        within: From now on; the clock goes on while nothing runs.
     Raises:
         TerminalError: 409, the workflow was cancelled while it waited.
     """
     promise = ctx.promise(name)
     answer = promise.value()
-    await wait_completed(answer, ctx.sleep(timeout))
-    first, _ = await wait_completed(answer, *_already(ctx))
-    if answer not in first:
+    completed, _ = await wait_completed(answer, ctx.sleep(within))
+    if answer not in completed:
         await _try_resolve(promise.resolve(Decision(False, is_timeout=True).as_dict()))
     return await _read(answer)
 
@@ -88,9 +89,13 @@ async def decide(ctx: WorkflowSharedContext, answer: Any, name: str = "approval"
 
 
 async def ask_for_approval(
-    ctx: Context, request: Callable[[str], Any], *, timeout: timedelta = TIMEOUT, retry: RunOptions[Any] | None = None
+    ctx: Context,
+    request: Callable[[str], Any],
+    *,
+    within: timedelta = APPROVAL_TIME,
+    retry: RunOptions[Any] | None = None,
 ) -> Decision:
-    """In any handler: `request` sends somebody an awakeable's id; wait until that is resolved, but at most `timeout`.
+    """In any handler: `request` sends somebody an awakeable's id; wait until that is resolved, but at most `within`.
 
     Whoever has the id answers by `POST /restate/awakeables/<id>/resolve` with `true`, or with an object as `decision`
     takes it; `reject` denies. An answer after the time-out changes nothing.
@@ -100,7 +105,7 @@ async def ask_for_approval(
 
     Args:
         request: A durable step: once it has succeeded it never runs again, so the mail goes out once.
-        timeout: From the time on at which the request was sent.
+        within: From the time on at which the request was sent.
         retry: For the step; None is the engine's policy.
     Raises:
         TerminalError: `request` raised it, or 409: this invocation was cancelled while it waited.
@@ -108,8 +113,26 @@ async def ask_for_approval(
     awakeable_id, answer = ctx.awakeable()
 
     async def send() -> None:
-        await _called(request, awakeable_id)
+        await called(request, awakeable_id)
 
     await ctx.run_typed("request approval", send, retry or RunOptions[Any]())
-    completed, _ = await wait_completed(answer, ctx.sleep(timeout))
+    completed, _ = await wait_completed(answer, ctx.sleep(within))
     return await _read(answer) if answer in completed else Decision(False, is_timeout=True)
+
+
+async def _try_resolve(resolved: Awaitable[None]) -> None:
+    """Wait for the end of a promise's resolution; that it was resolved or rejected before is no error here."""
+    future = cast("RestateDurableFuture[None]", resolved)
+    await wait_completed(future)  # raises for a cancellation, and for nothing else
+    try:
+        await future
+    except TerminalError:
+        pass
+
+
+async def _read(answer: RestateDurableFuture[Any]) -> Decision:
+    await wait_completed(answer)
+    try:
+        return decision(await answer)
+    except TerminalError as rejection:
+        return Decision(False, comment=rejection.message)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import json
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -12,6 +10,8 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from restate import Context, RestateDurableFuture, RunOptions, TerminalError, wait_completed
+
+from holdfast.patterns.actions import called, terminal_error
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -128,12 +128,7 @@ class Saga:
         """
 
         async def undo() -> None:
-            # Not handed to the SDK as it is: `lambda seat: release(seat, key)` does not look like a coroutine function,
-            # and its coroutine would be taken for the result, which cannot be serialised, again and again.
-            if inspect.iscoroutinefunction(action):
-                await action(*args, **kwargs)
-            elif inspect.isawaitable(result := await asyncio.to_thread(action, *args, **kwargs)):
-                await result
+            await called(action, *args, **kwargs)
 
         self.compensate_by(name, lambda: self._ctx.run_typed(name, undo, self._compensation_retry))
 
@@ -149,7 +144,7 @@ class Saga:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         # Anything else than a terminal error ends the attempt, not the invocation: it is going to be repeated.
-        cause = _terminal(error)
+        cause = terminal_error(error)
         if cause is None:
             return
         compensated: list[str] = []
@@ -165,14 +160,6 @@ class Saga:
                 failed.append(FailedCompensation(name, its_error.message))
         if failed:
             raise CompensationFailed(cause, compensated, failed) from error
-
-
-def _terminal(error: BaseException | None) -> TerminalError | None:
-    """The terminal error as which the SDK will end this invocation: the error itself, or one that it was raised from."""
-    while error is not None and not isinstance(error, TerminalError):
-        # The SDK looks at causes of ordinary exceptions only: a suspension is none.
-        error = error.__cause__ if isinstance(error, Exception) else None
-    return error
 
 
 async def _settled(future: RestateDurableFuture[Any]) -> TerminalError | None:

@@ -212,8 +212,8 @@ class Decoder:
         if self._have:
             self._rest.append(chunk)
             self._have += len(chunk)
-            if self._have < self._need:  # joined once, when the frame is whole: a large one comes in thousands of chunks
-                return []
+            if self._have < self._need:
+                return []  # joined once, when the frame is whole: a large one comes in thousands of chunks
             buffer = b"".join(self._rest)
         need = HEADER_BYTES
         out: list[tuple[int, bytes]] = []

@@ -334,6 +334,15 @@ class EngineRuntime(Operations):
                 hint="start it with `async with Engine(...)` or `holdfast serve`",
             )
 
+    def check_accepting(self) -> None:
+        """
+        Raises:
+            EngineStopped: the engine does not accept requests. DiskFull: it does not for now.
+        """
+        self.check_running()
+        if self._processor.disk_full is not None:
+            raise self._processor.disk_full
+
     async def register(self, app: Any, name: str) -> Deployment:
         """Serve one more application of this process, from now on and whenever it is registered again.
 
