@@ -55,4 +55,14 @@ async def book(ctx: WorkflowContext, plan: dict[str, str]) -> str:
     return payment
 
 
+@seats.handler()
+async def book_for(ctx: Context, request: dict[str, Any]) -> dict[str, str] | None:
+    """What a calling handler learns of a failed saga."""
+    try:
+        await ctx.workflow_call(book, key=request["key"], arg=request["plan"])
+    except TerminalError as error:
+        return error.metadata
+    return None
+
+
 SERVICES = (booking, seats)

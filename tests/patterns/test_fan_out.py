@@ -69,6 +69,18 @@ async def test_cancelled_between_items_it_starts_nothing_more(side: Side, key: s
     assert set(world.effects[key]) <= {"gated-0", "gated-1"}
 
 
+async def test_cancelled_it_cancels_the_calls_that_run(side: Side, key: str) -> None:
+    invocation_id = await side.send(f"/Campaign/{key}/run", {"targets": ["asleep"] * 3, "concurrency": 2})
+    await until(lambda: len(world.effects[key]) == 2)
+    await side.cancel(invocation_id)
+    assert (await side.attach("Campaign", key)).status_code == 409
+
+    async def nothing_is_left() -> bool:
+        return not await side.unfinished("Scans")
+
+    await until(nothing_is_left)
+
+
 async def test_a_cancelled_item_is_a_failed_item(side: Side, key: str) -> None:
     await side.send(f"/Campaign/{key}/run", {"targets": ["asleep"], "concurrency": 1})
     await until(lambda: world.effects[key])

@@ -19,6 +19,7 @@ async def test_a_job_from_beginning_to_end(side: Side, key: str) -> None:
     assert (created["state"], created["details"], created["done"]) == ("pending", {"file": "a.json"}, 0)
     started = await side.call(f"{at}/start")
     assert started["state"] == "processing"
+    assert (await side.call(f"{at}/advance", {"done": 2}))["done"] == 2  # how many there are may not be known yet
     await side.call(f"{at}/advance", {"done": 1, "total": 3, "note": "first"})
     far = await side.call(f"{at}/advance", {"done": 7})
     assert (far["done"], far["total"], far["note"]) == (3, 3, "first")

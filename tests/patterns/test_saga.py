@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.patterns import world
 from tests.patterns.conftest import Side, until
 from tests.patterns.saga_program import attempts
@@ -51,6 +53,13 @@ async def test_a_compensation_that_gives_up_is_reported_and_stops_no_other(side:
     text = await side.call(f"/Booking/{key}/book", {"ship": "refused", "refund charge-id": "refused"}, status=422)
     assert world.effects[key] == UNDONE
     assert "ship refused; could not be undone: undo charge (refund charge-id refused)" in text
+
+
+async def test_a_calling_handler_learns_what_was_undone_and_what_was_not(side: Side, key: str) -> None:
+    plan = {"ship": "refused", "refund charge-id": "refused"}
+    metadata = await side.call("/Seats/book_for", {"key": key, "plan": plan})
+    assert json.loads(metadata["compensated"]) == ["release"]
+    assert json.loads(metadata["not_compensated"]) == ["undo charge"]
 
 
 async def test_a_cancelled_saga_waits_for_its_running_step_and_undoes_that_too(side: Side, key: str) -> None:

@@ -234,7 +234,7 @@ class Disk:
         if kind not in ("write", "sync", "truncate") or f"{file}-journal" in self.platters.cache():
             return False
         if file.endswith("-wal"):  # a checkpoint begins with a sync of the log, which has nothing to sync
-            return kind == "sync" and not self.platters._files[file].pending  # noqa: SLF001
+            return kind == "sync" and not self.platters._files[file].pending
         return not file.endswith("-journal")
 
     def record(self, op: Op) -> None:
@@ -246,15 +246,15 @@ class Disk:
         """Whether this file may grow until `end`."""
         if self.capacity_bytes is None or end <= self._size(file):
             return True
-        others = sum(len(one.cache) for name, one in self.platters._files.items() if name != file)  # noqa: SLF001
+        others = sum(len(one.cache) for name, one in self.platters._files.items() if name != file)
         return others + end <= self.capacity_bytes
 
     def _size(self, file: str) -> int:
-        return len(self.platters._files[file].cache)  # noqa: SLF001
+        return len(self.platters._files[file].cache)
 
     @property
     def used_bytes(self) -> int:
-        return sum(len(one.cache) for one in self.platters._files.values())  # noqa: SLF001
+        return sum(len(one.cache) for one in self.platters._files.values())
 
     # ---- what a test does ------------------------------------------------------------------------------------------------
 
@@ -303,7 +303,7 @@ class _Layer(apsw.VFS):
         is_new = not Path(path).exists()
         file = _LayerFile(self._disk, ours, self._below, name, flags)
         # A file that the engine made itself, with the operating system's own calls, is new to us all the same.
-        if is_new or ours not in self._disk.platters._files:  # noqa: SLF001
+        if is_new or ours not in self._disk.platters._files:
             self._disk.call("create", ours)
             self._disk.record(Op("create", ours))
             file.syncs_folder = bool(flags[0] & _NEW_NAME_IS_SYNCED)

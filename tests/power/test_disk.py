@@ -83,6 +83,11 @@ def insert(connection: apsw.Connection, value: int) -> None:
     connection.execute("COMMIT")
 
 
+def insert_many(connection: apsw.Connection) -> None:
+    for value in range(10):
+        insert(connection, value)
+
+
 def table(disk: Disk, *, synchronous: str) -> apsw.Connection:
     connection = apsw.Connection(str(disk.folder / "a.db"))
     connection.pragma("journal_mode", "wal")
@@ -169,8 +174,7 @@ def test_a_full_disk_is_full_for_whoever_needs_more(folder: Path) -> None:
         connection = table(disk, synchronous="full")
         disk.capacity_bytes = disk.used_bytes + 2 * PAGE
         with pytest.raises(apsw.FullError):
-            for value in range(10):
-                insert(connection, value)
+            insert_many(connection)
         stored = connection.execute("SELECT count(*) FROM t").get
         disk.capacity_bytes = None
         insert(connection, 99)

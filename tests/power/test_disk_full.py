@@ -96,7 +96,9 @@ async def ask(machine: Machine, method: str, path: str, body: Any = None) -> Got
     return await exchange(machine.engine.ingress, Ask(method, path, content, headers))
 
 
-@pytest.mark.parametrize("path", ["/Counter/k/add", "/Counter/k/add/send", "/Approval/w/run/send", "/Counter/k/add/send?delay=1s"])
+@pytest.mark.parametrize(
+    "path", ["/Counter/k/add", "/Counter/k/add/send", "/Approval/w/run/send", "/Counter/k/add/send?delay=1s"]
+)
 def test_a_request_is_refused_at_once_and_told_what_to_do(path: str, folder: Path) -> None:
     async def story(machine: Machine) -> None:
         await fill(machine)
@@ -174,7 +176,7 @@ def test_whoever_waits_for_what_was_accepted_gets_it(in_thread: bool, folder: Pa
         waiting = [
             asyncio.ensure_future(ask(machine, "POST", path, body))
             for path, body in (
-                ("/Flow/steps", {"u": "a", "n": 6}),
+                ("/Flow/steps", {"u": "a", "n": 30}),
                 ("/Flow/nap", {"u": "b", "ms": 2000}),
                 ("/Counter/k/add", {"u": "c", "n": 3}),
                 ("/Counter/k/add", {"u": "d"}),
@@ -433,4 +435,3 @@ async def _send(engine: Engine, text: bytes) -> None:
 async def until_async(is_full: Callable[[], Awaitable[bool]]) -> None:
     while await is_full():
         await asyncio.sleep(0.01)
-

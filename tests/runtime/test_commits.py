@@ -1,24 +1,23 @@
-"""Slow disks, full disks, and commits that fail."""
+"""Slow disks, and commits that fail. Full disks are in tests/power."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import apsw
 import pytest
 
-from holdfast import Engine, SyncEngine
-from holdfast.errors import DiskFull, EngineError
+from holdfast import Engine
+from holdfast.errors import EngineError
 from holdfast.store.sqlite import SqliteTables
 from tests.runtime import programs
-from tests.runtime.support import PATIENCE_S, call, complete, result, send, status, ticking, until
+from tests.runtime.support import PATIENCE_S, call, result, send, status, ticking, until
 
 
 class SlowDisk:
@@ -180,122 +179,6 @@ async def test_stop_on_a_slow_disk(slow_disk: SlowDisks, tmp_path: Path) -> None
 # ---- commits that fail -----------------------------------------------------------------------------------------------
 
 
-def grow_no_more(engine: Engine) -> None:
-    """The database file may not get larger: SQLite answers as for a full disk."""
-    connection = engine._tables.connection
-    connection.pragma("max_page_count", connection.pragma("page_count"))
-
-
-def grow_again(engine: Engine) -> None:
-    engine._tables.connection.pragma("max_page_count", 1 << 30)
-
-
-class Writers:
-    """Callers who write until the disk is full, and each of whom knows what was acknowledged."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.acknowledged: dict[str, int] = {}
-        self.errors: list[BaseException] = []
-        self._engine = engine
-        self._tasks = [asyncio.create_task(self._write(engine, f"k{index}")) for index in range(8)]
-
-    async def _write(self, engine: Engine, key: str) -> None:
-        try:
-            while True:
-                self.acknowledged[key] = await call(engine, f"Counter/{key}/add", 1)
-                await call(engine, f"Counter/{key}/fill", os.urandom(20_000).hex())
-        except EngineError as error:
-            self.errors.append(error)
-
-    async def stuck(self) -> None:
-        """Wait until the disk is full. Those whose request was accepted wait on, the others were told."""
-        await until(lambda: self._engine._processor.disk_full, "a full disk")
-        with pytest.raises(DiskFull):
-            await complete(self._engine, "Greeter/greet", "Ada")
-        assert all(isinstance(error, DiskFull) and error.hint for error in self.errors), self.errors
-
-    async def leave(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-async def check_after_full(engine: Engine, acknowledged: dict[str, int]) -> None:
-    for key, count in acknowledged.items():
-        assert json.loads(engine.state("Counter", key)["value"]) >= count, "an acknowledged increment is lost"
-        assert await call(engine, f"Counter/{key}/value") in (count, count + 1)
-    assert await call(engine, "Greeter/greet", "Ada") == "Hello, Ada!"
-    await until(lambda: not engine.list_invocations(statuses=["ready", "running", "backing-off"]))
-
-
-async def test_a_full_disk_refuses_new_work_and_keeps_what_it_has(tmp_path: Path) -> None:
-    engine = Engine(programs.app, db=tmp_path / "a.db")
-    await engine.start()
-    grow_no_more(engine)
-    writers = Writers(engine)
-    await writers.stuck()
-    assert engine.failure is None
-    assert engine.state_keys("Counter"), "reads go on"
-    await writers.leave()
-    await engine.stop()
-    async with Engine(programs.app, db=tmp_path / "a.db") as engine:
-        await check_after_full(engine, writers.acknowledged)
-
-
-async def test_it_goes_on_by_itself_when_there_is_space_again(tmp_path: Path) -> None:
-    async with Engine(programs.app, db=tmp_path / "a.db") as engine:
-        asleep = await send(engine, "Waiter/nap", 200)
-        grow_no_more(engine)
-        writers = Writers(engine)
-        await writers.stuck()
-        grow_again(engine)
-        assert await result(engine, asleep) >= 200
-        await writers.leave()
-        await check_after_full(engine, writers.acknowledged)
-
-
-async def test_a_full_disk_that_is_slow(slow_disk: SlowDisks, tmp_path: Path) -> None:
-    disk = slow_disk(0.003)
-    engine = Engine(programs.app, db=tmp_path / "a.db")
-    await engine.start()
-    await slowed(engine, disk)
-    grow_no_more(engine)
-    writers = Writers(engine)
-    await writers.stuck()
-    await writers.leave()
-    await engine.stop()
-    async with Engine(programs.app, db=tmp_path / "a.db") as engine:
-        await check_after_full(engine, writers.acknowledged)
-
-
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
-    """A file system of eight megabytes, where the machine lets us make one."""
-    import subprocess
-
-    with tempfile.TemporaryDirectory() as home:
-        mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", home]
-        if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-            pytest.skip("needs the right to mount a tmpfs")
-        try:
-            yield Path(home)
-        finally:
-            # Lazily: a test that failed has left its engine open.
-            subprocess.run(["umount", "--lazy", home], check=True)
-
-
-async def test_a_really_full_disk(small_disk: Path) -> None:
-    ballast = small_disk / "ballast"
-    ballast.write_bytes(bytes(6 << 20))
-    async with Engine(programs.app, db=small_disk / "a.db") as engine:
-        writers = Writers(engine)
-        await writers.stuck()
-        ballast.unlink()
-        await until(lambda: engine._processor.disk_full is None, "space")
-        await writers.leave()
-        await check_after_full(engine, writers.acknowledged)
-
-
 async def test_a_commit_that_fails_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An I/O error: callers get one line that says what to do, and nothing that was told them is lost."""
     engine = Engine(programs.app, db=tmp_path / "a.db")
@@ -347,21 +230,6 @@ async def test_a_failure_while_stopping_on_a_slow_disk(
     monkeypatch.setattr(SqliteTables, "commit", slow)
     async with Engine(programs.app, db=tmp_path / "a.db") as engine:
         assert [await result(engine, one) for one in ids] == [f"s{index}!" for index in range(10)]
-
-
-def test_sync_engine_tells_a_full_disk(tmp_path: Path) -> None:
-    with SyncEngine(programs.app, db=tmp_path / "a.db") as engine:
-
-        async def limit() -> None:
-            grow_no_more(engine.engine)
-
-        engine.run(limit())
-        texts = [json.dumps(os.urandom(20_000).hex()).encode() for _ in range(20)]
-        with pytest.raises(EngineError):
-            _ = [engine.call("Counter/k/fill", text) for text in texts]
-        with pytest.raises(EngineError) as caught:
-            engine.call("Counter/k/add", b"1")
-        assert caught.value.hint
 
 
 async def test_no_request_can_stop_the_engine(tmp_path: Path) -> None:

@@ -145,7 +145,9 @@ async def paused(machine: Machine) -> Any:
 async def edited_state(machine: Machine) -> Any:
     """An operator's edit waits in the queue of its key."""
     first = await _send(machine, "/Counter/edited/add/send", {"u": "a", "pause_ms": 200}, "a")
-    await _operate(machine, lambda engine: engine.mutate_state("Counter", "edited", {"count": b"41", "log": b'["edit"]'}))
+    await _operate(
+        machine, lambda engine: engine.mutate_state("Counter", "edited", {"count": b"41", "log": b'["edit"]'})
+    )
     await _attach(machine, first)
     return await _call(machine, "/Counter/edited/add", {"u": "b"}, "b")
 

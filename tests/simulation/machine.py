@@ -175,7 +175,7 @@ class Machine:
         self.up.clear()
         assert engine is not None
         if not engine.stopped.is_set():
-            engine._processor.fail(EngineStopped("the process died"))  # noqa: SLF001 - as for everybody in it
+            engine._processor.fail(EngineStopped("the process died"))
         self.loop.kill_threads()
         deadline_s = self.loop.time() + UNWIND_S
         while self.wire.open_streams:

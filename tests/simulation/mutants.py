@@ -51,7 +51,7 @@ def applied(mutant: Mutant) -> Generator[None]:
     try:
         for place, name, replacement in mutant.patches():
             if isinstance(place, dict):
-                before.append((place, name, place[name]))  # pyright: ignore[reportUnknownArgumentType]
+                before.append((place, name, place[name]))
                 place[name] = replacement
             else:
                 before.append((place, name, place.__dict__[name]))
@@ -93,7 +93,7 @@ def _told_before_commit(kinds: tuple[type, ...]) -> Callable[[], list[Patch]]:
             effects = flush(self, at_ms)
             now = [effect for effect in effects if not kinds or isinstance(effect, kinds)]
             for effect in now:
-                performers[0]._perform[type(effect)](effect)  # noqa: SLF001
+                performers[0]._perform[type(effect)](effect)
             return [effect for effect in effects if effect not in now]
 
         return [(Processor, "__init__", remember), (machine.Machine, "flush", hasty)]
@@ -107,7 +107,7 @@ def _recovery_forgets() -> list[Patch]:
 
 
 def _lost_wake_up() -> list[Patch]:
-    suspended = machine.Machine._suspended  # noqa: SLF001
+    suspended = machine.Machine._suspended
 
     def deaf(self: machine.Machine, inv: Any, tree: Any, at_ms: int) -> None:
         inv.missed = []
@@ -184,7 +184,7 @@ def _ignores_idempotency_keys() -> list[Patch]:
     def fresh(self: EngineRuntime, handler: Any, key: Any, idempotency_key: Any, now_ms: int) -> Any:
         if handler.is_workflow_run:
             return ids.workflow_run_id(handler.service, key or ""), True
-        return ids.fresh_id(key, now_ms, self._entropy(24)), False  # noqa: SLF001
+        return ids.fresh_id(key, now_ms, self._entropy(24)), False
 
     return [(EngineRuntime, "_id_for", fresh)]
 
@@ -204,7 +204,7 @@ def _timers_late() -> list[Patch]:
 
 
 def _timers_in_memory_only() -> list[Patch]:
-    rearm = Timers._rearm  # noqa: SLF001
+    rearm = Timers._rearm
     started: list[object] = []
 
     def forgetful(self: Timers) -> None:
@@ -221,7 +221,7 @@ def _last_completion_wins() -> list[Patch]:
 
     def overwrite(engine: machine.Machine, inv: Any, kind: int, body: bytes, at_ms: int) -> None:
         name = string(message(body), 1)
-        engine.tables._execute(  # type: ignore[attr-defined]  # noqa: SLF001
+        engine.tables._execute(  # type: ignore[attr-defined]
             "DELETE FROM promise WHERE service = ? AND key = ? AND name = ?", (inv.service, inv.key, name)
         )
         complete(engine, inv, kind, body, at_ms)
@@ -249,7 +249,7 @@ def _cancel_stops_at_the_first() -> list[Patch]:
     def swallow(engine: machine.Machine, inv: Any, kind: int, body: bytes, at_ms: int) -> None:
         if message(body).get(2) == m.CANCEL_SIGNAL and inv.service == "Flow" and inv.handler == "tree":
             engine.touch(inv)
-            commands._append(engine, inv, kind, body, at_ms)  # noqa: SLF001
+            commands._append(engine, inv, kind, body, at_ms)
         else:
             send(engine, inv, kind, body, at_ms)
 
@@ -262,13 +262,13 @@ def _run_results_not_stored() -> list[Patch]:
 
     def short(self: SqliteTables, seq: int) -> bytes:
         frames = journal(self, seq)
-        count = self._execute("SELECT count(*) FROM journal WHERE seq = ?", (seq,)).fetchone()[0]  # noqa: SLF001
+        count = self._execute("SELECT count(*) FROM journal WHERE seq = ?", (seq,)).fetchone()[0]
         if count < 3:
             return frames
-        last = self._execute(  # noqa: SLF001
+        last = self._execute(
             "SELECT frames FROM journal WHERE seq = ? ORDER BY first_index DESC LIMIT 1", (seq,)
         ).fetchone()[0]
-        self._execute("DELETE FROM journal WHERE seq = ? AND frames = ?", (seq, last))  # noqa: SLF001
+        self._execute("DELETE FROM journal WHERE seq = ? AND frames = ?", (seq, last))
         return frames[: -len(last)]
 
     return [(SqliteTables, "journal", short)]
@@ -366,6 +366,10 @@ MUTANTS: dict[str, Mutant] = {
         (),
     ),
     "the end of a journal is not read back": Mutant(
-        "a replay lacks the last row", _run_results_not_stored, "recorded_step_never_runs_again", ("kill",), first_seed=7
+        "a replay lacks the last row",
+        _run_results_not_stored,
+        "recorded_step_never_runs_again",
+        ("kill",),
+        first_seed=7,
     ),
 }

@@ -20,6 +20,7 @@ import apsw
 from holdfast.protocol import messages as m
 from holdfast.protocol.wire import message, split
 from tests.simulation.program import Entry
+from tests.support.violation import Violation
 
 _STEP = re.compile(rb'"([^"/]+)/([^"#]+)#(\d+)"')
 
@@ -28,14 +29,6 @@ EDITED = "edited"
 
 LATE_MS = 120_000
 """A timer that is later than this was lost. Outages, retries and slow disks of a history delay it by seconds."""
-
-
-class Violation(AssertionError):
-    """An invariant does not hold."""
-
-    def __init__(self, invariant: str, what: str) -> None:
-        super().__init__(f"{invariant}: {what}")
-        self.invariant = invariant
 
 
 @dataclass
@@ -237,9 +230,7 @@ def one_result_per_idempotency_key(history: History, rows: Rows) -> Iterable[str
 def timers_never_early_never_lost(history: History, rows: Rows) -> Iterable[str]:
     for u, (asked_ms, (asleep_ms, awake_ms)) in history.naps.items():
         slept_ms = awake_ms - asleep_ms
-        if slept_ms < asked_ms:
-            yield f"{u} asked for {asked_ms} ms and slept {slept_ms}"
-        elif slept_ms > asked_ms + LATE_MS:
+        if slept_ms < asked_ms or slept_ms > asked_ms + LATE_MS:
             yield f"{u} asked for {asked_ms} ms and slept {slept_ms}"
     for key, arrivals in _arrivals(rows).items():
         for late_ms in arrivals:

@@ -21,7 +21,9 @@ def test_a_kill_before_and_after_each_commit(name: str, folder: Path) -> None:
         for at in range(1, undisturbed.counts.commits + 1):
             # With commits in a thread every other moment will do: what differs is what handlers do meanwhile.
             for kind in ("kill before commit", "kill after commit")[at % 2 if in_thread else 0 :]:
-                again = run(folder / f"{in_thread} {kind} {at}", CATALOGUE[name], Disaster(kind, at), in_thread=in_thread)
+                again = run(
+                    folder / f"{in_thread} {kind} {at}", CATALOGUE[name], Disaster(kind, at), in_thread=in_thread
+                )
                 check(undisturbed, again)
 
 

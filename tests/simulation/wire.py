@@ -66,8 +66,9 @@ class Wire:
         for field, value in fields(body):
             if field == number and isinstance(value, int) and value:
                 delay_ms = value + shift_ms - self._clock.now_ms()
-                value = self._clock.now_ms() + round(delay_ms / TICK_MS) * TICK_MS
-            out += uint(field, value) if isinstance(value, int) else data(field, value)
+                out += uint(field, self._clock.now_ms() + round(delay_ms / TICK_MS) * TICK_MS)
+            else:
+                out += uint(field, value) if isinstance(value, int) else data(field, value)
         return frame(kind, out)
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from random import Random
 from typing import Any, NoReturn
 
-
 from holdfast.errors import DiskFull, EngineError, HoldfastError
 from tests.ingress.backend import Got
 from tests.power.disk import CALLS, io_error, write_images
@@ -110,7 +109,7 @@ class World:
         self.random.shuffle(works)
         running: list[asyncio.Task[None]] = []
         for work in works:
-            running.append(asyncio.ensure_future(work()))  # pyright: ignore[reportArgumentType]
+            running.append(asyncio.ensure_future(work()))
             await asyncio.sleep(self.random.random() ** 2 * 0.4)
         await asyncio.gather(*running)
 
@@ -137,7 +136,9 @@ class World:
         engine = self.machine.engine
         assert engine is not None
         while True:
-            live = engine.list_invocations(statuses=["scheduled", "pending", "ready", "running", "backing-off", "suspended"])
+            live = engine.list_invocations(
+                statuses=["scheduled", "pending", "ready", "running", "backing-off", "suspended"]
+            )
             if not live:
                 return
             if self.loop.time() > deadline_s:
@@ -517,6 +518,3 @@ def play(
 
     run_virtually(main, Random(seed))
     return worlds[0]
-
-
-

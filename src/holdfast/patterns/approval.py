@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from restate import (
     Context,
+    DurablePromise,
     RestateDurableFuture,
     RunOptions,
     TerminalError,
@@ -68,7 +69,7 @@ async def wait_for_approval(
     Raises:
         TerminalError: 409, the workflow was cancelled while it waited.
     """
-    promise = ctx.promise(name)
+    promise: DurablePromise[Any] = ctx.promise(name)
     answer = promise.value()
     completed, _ = await wait_completed(answer, ctx.sleep(within))
     if answer not in completed:
@@ -83,7 +84,7 @@ async def decide(ctx: WorkflowSharedContext, answer: Any, name: str = "approval"
         answer: A boolean, or an object as `decision` takes it.
         name: The promise that `wait_for_approval` waits for.
     """
-    promise = ctx.promise(name)
+    promise: DurablePromise[Any] = ctx.promise(name)
     await _try_resolve(promise.resolve(decision(answer).as_dict()))
     return await _read(promise.value())
 
@@ -110,7 +111,7 @@ async def ask_for_approval(
     Raises:
         TerminalError: `request` raised it, or 409: this invocation was cancelled while it waited.
     """
-    awakeable_id, answer = ctx.awakeable()
+    awakeable_id, answer = ctx.awakeable(type_hint=object)
 
     async def send() -> None:
         await called(request, awakeable_id)

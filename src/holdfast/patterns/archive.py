@@ -58,7 +58,7 @@ class BoundedLog:
 
         @archive.handler(kind="shared")
         async def get(ctx: ObjectSharedContext) -> list[Any]:
-            entries = await read_state(ctx, "entries", type_hint=list)
+            entries = await read_state(ctx, "entries")
             if entries is None:
                 raise TerminalError(f"there is no chunk {ctx.key()}", status_code=404)
             return entries
@@ -95,7 +95,7 @@ class BoundedLog:
 
 
 async def _log(ctx: ObjectContext | ObjectSharedContext) -> LogStatus:
-    log = await read_state(ctx, "log", type_hint=dict)
+    log = await read_state(ctx, "log")
     return LogStatus(first=0, next=0, chunks=0) if log is None else LogStatus(**log)
 
 

@@ -81,5 +81,5 @@ class Cache:
 
 
 async def _entry(ctx: ObjectContext | ObjectSharedContext) -> Entry | None:
-    kept = await read_state(ctx, "entry", type_hint=dict)
+    kept = await read_state(ctx, "entry")
     return None if kept is None else Entry(**kept)

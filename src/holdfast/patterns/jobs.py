@@ -36,7 +36,7 @@ class Job(TypedDict):
 
 
 class Advance(TypedDict, total=False):
-    """How far a job is. `done` above `total` counts as `total`."""
+    """How far a job is. `done` above `total` counts as `total`; a `total` of 0 is not known yet."""
 
     done: int
     total: int
@@ -69,7 +69,7 @@ class JobTracker:
 
         @service.handler()
         async def create(ctx: ObjectContext, details: Any) -> Job:
-            if (known := await read_state(ctx, "job", type_hint=dict)) is not None:
+            if (known := await read_state(ctx, "job")) is not None:
                 return Job(**known)
             job = Job(
                 state="pending",
@@ -96,7 +96,8 @@ class JobTracker:
             if job["state"] != "processing":
                 raise TerminalError(f"job {ctx.key()} is {job['state']}, not processing", status_code=409)
             job["total"] = step.get("total", job["total"])
-            job["done"] = min(step.get("done", job["done"]), job["total"])
+            done = step.get("done", job["done"])
+            job["done"] = min(done, job["total"]) if job["total"] else done
             job["note"] = step.get("note", job["note"])
             ctx.set("job", job)
             return job
@@ -127,7 +128,7 @@ class JobTracker:
 
 
 async def _known(ctx: ObjectContext | ObjectSharedContext) -> Job:
-    job = await read_state(ctx, "job", type_hint=dict)
+    job = await read_state(ctx, "job")
     if job is None:
         raise TerminalError(f"there is no job {ctx.key()}", status_code=404)
     return Job(**job)

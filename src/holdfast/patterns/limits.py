@@ -191,10 +191,8 @@ class Semaphore:
 
 async def _held(ctx: ObjectContext | ObjectSharedContext) -> dict[str, str]:
     """Holder -> the invocation that ends its lease."""
-    held: dict[str, Any] = await read_state(ctx, "held", type_hint=dict) or {}
-    return held
+    return await read_state(ctx, "held") or {}
 
 
 async def _waiting(ctx: ObjectContext | ObjectSharedContext) -> list[str]:
-    waiting: list[Any] = await read_state(ctx, "waiting", type_hint=list) or []
-    return waiting
+    return await read_state(ctx, "waiting") or []

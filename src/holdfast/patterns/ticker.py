@@ -98,7 +98,7 @@ class Ticker:
         @service.handler(kind="shared")
         async def get(ctx: ObjectSharedContext) -> TickerStatus:
             ticker = await _ticker(ctx)
-            last_error = await read_state(ctx, "last_error", type_hint=str) or ""
+            last_error = await read_state(ctx, "last_error") or ""
             return TickerStatus(
                 is_running=ticker["is_running"],
                 ticks=ticker["ticks"],
@@ -111,4 +111,4 @@ class Ticker:
 
 async def _ticker(ctx: ObjectContext | ObjectSharedContext) -> dict[str, Any]:
     begun: dict[str, Any] = {"is_running": False, "round": 0, "ticks": 0, "next_at_ms": 0, "next_id": ""}
-    return await read_state(ctx, "ticker", type_hint=dict) or begun
+    return await read_state(ctx, "ticker") or begun

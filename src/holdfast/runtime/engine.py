@@ -145,6 +145,7 @@ class EngineRuntime(Operations):
             if self._processor.disk_full is None:
                 self._recover()
         except BaseException as error:
+            is_about_space = connection is not None and is_full(error, connection)
             if self._state == "running":
                 self._close(EngineStopped("the engine could not start"))
             elif connection is not None:
@@ -152,7 +153,8 @@ class EngineRuntime(Operations):
                     connection.close(True)
             self._release()
             if isinstance(error, apsw.Error):
-                raise unusable(error, f"{self.path} could not be opened") from error
+                what = f"{self.path} could not be opened"
+                raise (disk_full(is_final=True) if is_about_space else unusable(error, what)) from error
             raise
 
     def _open(self, connection: apsw.Connection) -> None:

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,18 @@ class DeploymentRows:
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
 
+    @contextmanager
+    def _transaction(self) -> Generator[apsw.Connection]:
+        # Not apsw's own: when the commit finds no space, that leaves its transaction open.
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._connection
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
     def all(self) -> list[DeploymentRow]:
         """Oldest first."""
         rows = self._many(
@@ -58,7 +71,7 @@ class DeploymentRows:
 
     def register(self, row: DeploymentRow, services: list[str]) -> None:
         """Add or replace a deployment; each service gets its next revision, and settings of its manifest again."""
-        with self._connection as db:
+        with self._transaction() as db:
             self._put(row)
             for service in services:
                 db.execute(
@@ -70,7 +83,7 @@ class DeploymentRows:
 
     def update(self, row: DeploymentRow) -> None:
         """Replace a deployment's row and leave revisions as they are."""
-        with self._connection:
+        with self._transaction():
             self._put(row)
 
     def _put(self, row: DeploymentRow) -> None:
@@ -81,13 +94,13 @@ class DeploymentRows:
         )
 
     def remove(self, deployment_id: str) -> None:
-        with self._connection as db:
+        with self._transaction() as db:
             db.execute("DELETE FROM deployment WHERE id = ?", (deployment_id,))
             db.execute("DELETE FROM service_revision WHERE deployment_id = ?", (deployment_id,))
             db.execute("DELETE FROM service_setting WHERE deployment_id = ?", (deployment_id,))
 
     def set_settings(self, deployment_id: str, service: str, settings: Mapping[str, Any]) -> None:
-        with self._connection as db:
+        with self._transaction() as db:
             row = (service, deployment_id, json.dumps(dict(settings)))
             db.execute("INSERT OR REPLACE INTO service_setting VALUES (?, ?, ?)", row)
 

@@ -77,7 +77,10 @@ class SqliteTables:
         Raises:
             apsw.Error: disk full, I/O error; nothing is left behind.
         """
-        self.settle_log()  # which may be all the space that was missing
+        try:
+            self.settle_log()  # which may be all the space that was missing
+        except apsw.LockedError:
+            pass  # a statement that failed is not gone yet
         try:
             for statement in (
                 f"INSERT OR REPLACE INTO meta VALUES ('room', hex(zeroblob({size_bytes // 2})))",
