@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,9 @@ from tests.support.restate_server import serving_h2c
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
+def fresh() -> None:
     changing.ran.clear()
     programs.notes.pop("paid", None)
-    return
 
 
 async def begin(db: Path, target: str, entries: int, **settings: Any) -> str:

@@ -106,7 +106,7 @@ def _recovery_forgets() -> list[Patch]:
     return [(SqliteTables, "invoked", lambda self: invoked(self)[1:])]
 
 
-def _lost_wake_up() -> list[Patch]:
+def lost_wake_up() -> list[Patch]:
     suspended = machine.Machine._suspended
 
     def deaf(self: machine.Machine, inv: Any, tree: Any, at_ms: int) -> None:
@@ -138,14 +138,14 @@ def _never_looks_for_space() -> list[Patch]:
 # ---- keys and state ------------------------------------------------------------------------------------------------------
 
 
-def _ignores_locks() -> list[Patch]:
+def ignores_locks() -> list[Patch]:
     def enter(self: machine.Machine, inv: Any, at_ms: int) -> None:
         self.effects.append(StartAttempt(inv))
 
     return [(machine.Machine, "_enter", enter)]
 
 
-def _last_come_first_served() -> list[Patch]:
+def last_come_first_served() -> list[Patch]:
     class Stack(deque[int]):
         def popleft(self) -> int:
             return self.pop()
@@ -216,7 +216,7 @@ def _timers_in_memory_only() -> list[Patch]:
     return [(Timers, "_rearm", forgetful)]
 
 
-def _last_completion_wins() -> list[Patch]:
+def last_completion_wins() -> list[Patch]:
     complete = commands.HANDLERS[m.COMPLETE_PROMISE]
 
     def overwrite(engine: machine.Machine, inv: Any, kind: int, body: bytes, at_ms: int) -> None:
@@ -306,7 +306,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "a wake-up is lost": Mutant(
         "what arrived after the input was closed is not looked at when the attempt suspends",
-        _lost_wake_up,
+        lost_wake_up,
         "accepted_request_survives",
     ),
     "a restart trusts the cache": Mutant(
@@ -333,12 +333,12 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "keys are not locked": Mutant(
         "every exclusive handler starts at once",
-        _ignores_locks,
+        ignores_locks,
         "one_exclusive_handler_per_key_in_order_of_acceptance",
         (),
     ),
     "last come, first served": Mutant(
-        "a key's queue is a stack", _last_come_first_served, "one_exclusive_handler_per_key_in_order_of_acceptance", ()
+        "a key's queue is a stack", last_come_first_served, "one_exclusive_handler_per_key_in_order_of_acceptance", ()
     ),
     "state comes one commit later": Mutant(
         "SetState is in the journal, and its value in the transaction after it",
@@ -354,7 +354,7 @@ MUTANTS: dict[str, Mutant] = {
         "at start nothing is armed", _timers_in_memory_only, "timers_never_early_never_lost"
     ),
     "the last completion of a promise wins": Mutant(
-        "the stored result is replaced", _last_completion_wins, "first_completion_of_a_promise_wins", ()
+        "the stored result is replaced", last_completion_wins, "first_completion_of_a_promise_wins", ()
     ),
     "a send arrives twice": Mutant(
         "OneWayCall makes two invocations", _sends_twice, "a_send_arrives_once", (), first_seed=2
