@@ -68,7 +68,7 @@ class Writer:
     def __init__(self, draw: Callable[[st.SearchStrategy[Any]], Any]) -> None:
         self.draw = draw
         self._numbers = 0
-        self.budget = draw(st.integers(1, 24))
+        self.budget = draw(st.integers(4, 30))
 
     def number(self, prefix: str = "") -> str:
         self._numbers += 1
@@ -126,7 +126,7 @@ class Writer:
     def body(self, scope: Scope) -> Body:
         body: Body = []
         started: list[str] = []
-        for _ in range(self.draw(st.integers(0, 6))):
+        for _ in range(self.draw(st.integers(1, 8 if scope.depth == 0 else 4))):
             if self.budget <= 0:
                 break
             self.budget -= 1
@@ -143,7 +143,7 @@ class Writer:
         return body
 
     def _options(self, scope: Scope, started: list[str]) -> list[Callable[[Scope], Body]]:
-        options: list[Callable[[Scope], Body]] = [self._step, self._crash, self._fail, self._random]
+        options: list[Callable[[Scope], Body]] = [self._step, self._retries, self._crash, self._fail, self._random]
         if scope.has_state:
             options += [self._state] * 4
         deep = scope.depth < DEPTH_MAX
@@ -156,7 +156,7 @@ class Writer:
             options += [self._own_promise]
         if deep:
             options += [
-                self._call, self._call, self._send_and_attach, self._call_twice, self._cancel_child, self._signals,
+                self._call, self._call, self._send_and_attach, self._queue, self._call_twice, self._cancel_child, self._signals,
                 self._asked_child, self._workflow, self._delayed,
             ]  # fmt: skip
             if scope.keys or scope.kind == "object":
@@ -208,6 +208,12 @@ class Writer:
             if fate == "fails" and self.coin():
                 del op["max"]  # the policy of the invocation applies
         return [op]
+
+    def _retries(self, scope: Scope) -> Body:
+        """Steps whose attempts are counted each for itself, and not together."""
+        if scope.outstanding:
+            return self._step(scope)
+        return [{**self._plain_step(), "max": 3, "fails": self.one_of(2, 2, 3)} for _ in range(2)]
 
     def _crash(self, scope: Scope) -> Body:
         op = {"o": "crash", "n": self.number(), "times": self.one_of(1, 2)}
@@ -325,7 +331,8 @@ class Writer:
     # --- other invocations ---
 
     def _call(self, scope: Scope) -> Body:
-        return [{"o": "call", "node": self._child(scope), "is_typed": self.coin()}]
+        call: Operation = {"o": "call", "node": self._child(scope), "is_typed": self.coin()}
+        return [call] if self.coin(1, 3) else [{"o": "try", "body": [call], "catch": []}]
 
     def _call_twice(self, scope: Scope) -> Body:
         node = self._new_node(self.one_of("service", "object"), scope.depth + 1)
@@ -344,12 +351,29 @@ class Writer:
         return [self._send_op(node, **settings)]
 
     def _send_and_attach(self, scope: Scope) -> Body:
-        """Several to one key, perhaps: the last is waited for."""
-        sends = [self._send_op(self._child(scope)) for _ in range(self.draw(st.integers(1, 3)))]
+        """Several; they may meet at a key."""
+        return self._sends([self._child(scope) for _ in range(self.draw(st.integers(1, 3)))])
+
+    def _queue(self, scope: Scope) -> Body:
+        """Several that wait for one key, some of which fail."""
+        node = self._new_node("object", scope.depth + 1, self._queued())
+        service, key = node["service"], node["key"]
+        scope.keys.append((service, key))
+        more = [self._node(service, key, "run", self._queued(), scope) for _ in range(self.draw(st.integers(2, 4)))]
+        return self._sends([node, *more])
+
+    def _queued(self) -> Body:
+        body = [*self._harmless(), {"o": "get", "key": "a"}, {"o": "set", "key": "a", "value": self.number()}]
+        fail: Operation = {"o": "fail", "code": 418, "message": "after the write", "metadata": {"a": "1"}}
+        return [*body, fail] if self.coin(1, 3) else body
+
+    def _sends(self, nodes: list[Node]) -> Body:
+        """Send to all, then wait for all."""
+        sends = [self._send_op(node) for node in nodes]
         return [*sends, *({"o": "try", "body": [{"o": "attach", "to": send["n"]}], "catch": []} for send in sends)]
 
     def _delayed(self, scope: Scope) -> Body:
-        if self.coin(1, 3):
+        if self.coin():
             send = self._send_op(self._child(scope, is_queued=False), delay_ms=3_600_000, is_cancelled=True)
         else:
             send = self._send_op(self._child(scope, is_queued=False), delay_ms=self.one_of(1, 30))

@@ -111,8 +111,11 @@ class Catalog:
     def handler(self, deployment_id: str | None, service: str, handler: str) -> HandlerSpec | None:
         """The handler as the deployment declares it; of the newest one when the invocation is bound to none."""
         deployment = self.placed(deployment_id, service, in_process=False)
-        if deployment is None:
-            return None
+        return None if deployment is None else self.handler_on(deployment, service, handler)
+
+    @staticmethod
+    def handler_on(deployment: Deployment, service: str, handler: str) -> HandlerSpec | None:
+        """The handler as this deployment declares it."""
         spec = deployment.services.get(service)
         found = spec.handlers.get(handler) if spec is not None else None
         if found is not None and not deployment.is_bidirectional:

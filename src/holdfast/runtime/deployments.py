@@ -59,6 +59,8 @@ class Deployments:
         self.exclusively: Callable[[Callable[[], None]], Awaitable[None]] = _at_once
         """Runs a change of rows when no batch is being committed; set by the engine when it runs."""
         self.catalog = Catalog()
+        self.versions: dict[str, int | None] = {}
+        """Deployment id -> protocol version of attempts there; None if there is no common one."""
         self._settings: dict[tuple[str, str], dict[str, Any]] = {}
         self._reload()
 
@@ -362,6 +364,7 @@ class Deployments:
                 continue  # stored by an older version that was less strict; its application registers again
             found.append(_deployment(row, revisions.get(row.id, {}), manifest))
         self._settings = self._rows.settings()
+        self.versions = {deployment.id: self.version(deployment) for deployment in found}
         for deployment in found:
             deployment.services = {
                 name: configured(service, self._settings.get((deployment.id, name), {}))

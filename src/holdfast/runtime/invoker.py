@@ -133,7 +133,7 @@ class Invoker:
         inv.protocol_version = version
         inv.attempt_deployment = deployment
         inv.attempt_at_ms = self._clock.now_ms()
-        inv.spec = spec = catalog.handler(deployment.id, inv.service, inv.handler)
+        inv.spec = spec = catalog.handler_on(deployment, inv.service, inv.handler)
         if spec is None:
             self._unserved(inv, deployment)
             return
@@ -163,8 +163,10 @@ class Invoker:
 
     def _version(self, inv: Invocation, deployment: Deployment) -> int | None:
         """An invocation keeps its version on the deployment that it is bound to, as far as that is another process."""
-        version = self._deployments.version(deployment)
-        bound = inv.protocol_version if deployment.is_remote and inv.deployment_id == deployment.id else None
+        version = self._deployments.versions[deployment.id]
+        if not deployment.is_remote:
+            return version
+        bound = inv.protocol_version if inv.deployment_id == deployment.id else None
         return version if bound is None or version is None else min(version, bound)
 
     def _hold(self, inv: Invocation, deployment: Deployment) -> None:
