@@ -97,7 +97,7 @@ _DIFFERENT = (
     (r"http://127\.0\.0\.1:\d+", "URL"),
     (r"\w{3} \d\d? \w{3} \d{4} \d\d:\d\d:\d\d \+00:00", "TIME"),
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.\d]*(?:Z| ?\+00:00)?", "TIME"),
-    (r"(?:(?:\d+ (?:seconds?|ms|minutes?)(?:,? and |,? )?)+|now)(?: ago)?", "A-WHILE"),
+    (r"(?:(?:\d+ (?:seconds?|ms|minutes?)(?:,? and |,? )?)+|\bnow\b)(?: ago)?", "A-WHILE"),
     (r"[─━═]+", "-"),
     (r" (- \w+ \[\d+\])", r"\n\1"),  # the first service of a deployment stands on the deployment's line
 )

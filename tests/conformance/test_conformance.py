@@ -148,7 +148,7 @@ async def _with_endpoint(app: Any, db: Path, setup: Setup) -> AsyncIterator[Back
             yield backend
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
     selected: dict[tuple[str, str], list[Scenario]] = {}
     for item in request.session.items:

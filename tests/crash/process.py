@@ -212,6 +212,10 @@ class Host:
     async def start(self) -> None:
         """Start an engine process and wait until it answers."""
         self.begin()
+        await self.answers()
+
+    async def answers(self) -> None:
+        """Wait until the process that was begun answers; one that ends instead is a failure."""
         ended = asyncio.create_task(self.down.wait())
         ready = asyncio.create_task(self.up.wait())
         await asyncio.wait((ended, ready), timeout=START_S, return_when=asyncio.FIRST_COMPLETED)

@@ -20,7 +20,7 @@ from tests.crash import program
 from tests.crash.history import Steps, check_database
 from tests.crash.process import Host, hosting
 
-KILLS = int(os.environ.get("HOLDFAST_KILLS", "60"))
+KILLS = int(os.environ.get("HOLDFAST_KILLS", "200"))
 SEED = int(os.environ.get("HOLDFAST_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 KEYS = 3
 WORKERS_PER_KIND = 2
@@ -190,7 +190,7 @@ async def _kill_many(host: Host, load: Load, rng: random.Random) -> dict[str, in
         kinds[kind] = kinds.get(kind, 0) + 1
         commit_ms = rng.choice((0, 0, 4))
         if kind.endswith("commit"):
-            host.begin(commit_ms=commit_ms, die_at_commit=rng.randint(1, 60), die_before=kind.startswith("before"))
+            host.begin(commit_ms=commit_ms, die_at_commit=rng.randint(1, 40), die_before=kind.startswith("before"))
             while not host.down.is_set():
                 load.look()
                 await asyncio.sleep(0.005)
@@ -199,8 +199,8 @@ async def _kill_many(host: Host, load: Load, rng: random.Random) -> dict[str, in
         if kind == "start":
             await asyncio.sleep(rng.random() * 0.15)
         else:
-            await host.up.wait()
-            goal, moment = load.look() + rng.randint(1, 150), time.monotonic() + rng.random() * 0.3
+            await host.answers()
+            goal, moment = load.look() + rng.randint(1, 60), time.monotonic() + rng.random() * 0.15
             while load.look() < goal if kind == "progress" else time.monotonic() < moment:
                 assert not host.down.is_set(), f"the engine died by itself: {host.log()}"
                 await asyncio.sleep(0.002)

@@ -67,12 +67,14 @@ class Machine:
     @asynccontextmanager
     async def switched_on(self) -> AsyncIterator[Machine]:
         """The disk is there; whatever still runs at the end is killed."""
-        before, level = processor.SLOW_COMMIT_S, logging.getLogger("holdfast").level
+        before = processor.SLOW_COMMIT_S
+        loggers = [logging.getLogger(name) for name in ("holdfast", "restate")]
+        levels = [logger.level for logger in loggers]
         pages, commit = database.CHECKPOINT_PAGES, SqliteTables.commit
         database.CHECKPOINT_PAGES = self.checkpoint_pages
         SqliteTables.commit = self._commit(commit)  # pyright: ignore[reportAttributeAccessIssue]
-        logging.getLogger("holdfast").setLevel(logging.CRITICAL)  # it reports every failure that is made here
-        logging.getLogger("restate").setLevel(logging.CRITICAL)
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)  # they report every failure that is made here
         with self.disk.installed():
             try:
                 yield self
@@ -81,7 +83,8 @@ class Machine:
                     await self.kill()
                 processor.SLOW_COMMIT_S, database.CHECKPOINT_PAGES = before, pages
                 SqliteTables.commit = commit
-                logging.getLogger("holdfast").setLevel(level)
+                for logger, level in zip(loggers, levels, strict=True):
+                    logger.setLevel(level)
 
     def _commit(self, commit: Callable[[SqliteTables], None]) -> Callable[[SqliteTables], None]:
         """SQLite passes over an error in the checkpoint behind a commit and tries it again at the next. apsw does not: it
