@@ -127,7 +127,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     database=None,
     derandomize=False,
     report_multiple_bugs=False,
-    suppress_health_check=[*HealthCheck.__members__.values()],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
     print_blob=True,
 )
 @given(program=programs())

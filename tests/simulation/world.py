@@ -60,6 +60,8 @@ class World:
         self.requests = requests
         self.history = History(machine.ledger)
         self.happened: Counter[str] = Counter()
+        self.invocations = 0
+        """In the database, when everything is over."""
         self._numbers = 0
         self._waiting_for: dict[str, asyncio.Future[Any]] = {}
         self._awaits_no_more = False
@@ -70,7 +72,6 @@ class World:
         machine.wire.cuts = random.choice((0.0, 0.3, 0.9))
         machine.wire.breaks = random.choice((0.0, 0.0, 0.02, 0.1))
         machine.commits_in_thread = random.random() < 0.4
-        self.happened["seeds"] = 1
         machine.checkpoint_pages = random.choice((10, 60, 4000))
         loop.slowest_job_s = random.choice((0.002, 0.05))
 
@@ -88,7 +89,9 @@ class World:
             await self._until_done(load, trouble)
             await self._everything_ends()
             await self.machine.stop()
-        judge(self.history, self._rows())
+        rows = self._rows()
+        self.invocations = len(rows.invocations)
+        judge(self.history, rows)
 
     async def _until_done(self, *tasks: asyncio.Task[None]) -> None:
         all_done = asyncio.gather(*tasks)
