@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
 
 from tests.conformance.backends import Backend, holdfast_backend, restate_backend
 from tests.conformance.drawing import Node, programs
@@ -30,6 +31,7 @@ from tests.support.restate_server import running_server, server_binary, serving_
 
 PROGRAMS = int(os.environ.get("HOLDFAST_PROGRAMS", "80"))
 """How many; the default takes half a minute on two cores."""
+AT_ONCE = 4
 SEED = int(os.environ.get("HOLDFAST_PROGRAMS_SEED", "0"))
 
 
@@ -78,9 +80,12 @@ class Engines:
         if server_binary() is not None:
             self._backends.append(await self._stack.enter_async_context(_server()))
 
-    def play(self, program: Node) -> dict[str, Any]:
-        """Engine -> outcome; the last engine is the reference."""
-        return self._runner.run(self._play(program))
+    def play(self, batch: list[Node]) -> list[dict[str, Any]]:
+        """Each program's outcomes, all programs at once: engine -> outcome. The last engine is the reference."""
+        return self._runner.run(self._play_all(batch))
+
+    async def _play_all(self, batch: list[Node]) -> list[dict[str, Any]]:
+        return list(await asyncio.gather(*(self._play(program) for program in batch)))
 
     async def _play(self, program: Node) -> dict[str, Any]:
         outcomes = await asyncio.gather(*(play_program(program, backend) for backend in self._backends))
@@ -122,7 +127,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
 @pytest.mark.timeout(120 + 2 * PROGRAMS)
 @seed(SEED)
 @settings(
-    max_examples=PROGRAMS,
+    max_examples=max(1, PROGRAMS // AT_ONCE),
     deadline=None,
     database=None,
     derandomize=False,
@@ -130,11 +135,11 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
     print_blob=True,
 )
-@given(program=programs())
-def test_every_engine_gives_the_same(engines: Engines, program: Node) -> None:
-    outcomes = engines.play(program)
-    *others, reference = outcomes
-    text = json.dumps(program, ensure_ascii=False)
-    for other in others:
-        assert outcomes[other] == outcomes[reference], f"{other} and {reference} differ on {text}"
-    assert isinstance(outcomes[reference], dict), f"{outcomes[reference]} of {text}"
+@given(batch=st.lists(programs(), min_size=AT_ONCE, max_size=AT_ONCE))
+def test_every_engine_gives_the_same(engines: Engines, batch: list[Node]) -> None:
+    for program, outcomes in zip(batch, engines.play(batch), strict=True):
+        *others, reference = outcomes
+        text = json.dumps(program, ensure_ascii=False)
+        for other in others:
+            assert outcomes[other] == outcomes[reference], f"{other} and {reference} differ on {text}"
+        assert isinstance(outcomes[reference], dict), f"{outcomes[reference]} of {text}"
