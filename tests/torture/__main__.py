@@ -7,7 +7,7 @@ figures of campaigns that were not run stay.
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import json
 import platform
 import subprocess
@@ -77,7 +77,7 @@ def _arguments() -> argparse.Namespace:
 def _store(name: str, figures: Counter[str], took_s: float, first_seed: int) -> None:
     stored: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     stored[name] = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "commit": _git("rev-parse", "--short", "HEAD"),
         "python": platform.python_version(),
         "sqlite": apsw.sqlite_lib_version(),
@@ -103,7 +103,9 @@ def _with_tables(page: str, stored: dict[str, Any]) -> str:
         if entry is not None:
             figures = ", ".join(f"{count:,} {what}" for what, count in entry["figures"].items())
             minutes = f"{entry['seconds'] / 60:.0f} min" if entry["seconds"] >= 90 else f"{entry['seconds']} s"
-            lines.append(f"| {campaign.title} (`{name}`) | {entry['date']}, {entry['commit']} | {minutes} | {figures} |")
+            lines.append(
+                f"| {campaign.title} (`{name}`) | {entry['date']}, {entry['commit']} | {minutes} | {figures} |"
+            )
     return before + BEGIN + "\n".join(lines) + "\n" + END + after
 
 

@@ -185,7 +185,9 @@ def kills(clock: Clock) -> Counter[str]:
             try:
                 figures.update(asyncio.run(kill_and_judge(Path(home), KILLS_PER_ROUND, seed)))
             except BaseException as error:
-                repeat = f"HOLDFAST_SEED={seed} HOLDFAST_KILLS={KILLS_PER_ROUND} python -m pytest tests/crash -k exactly"
+                repeat = (
+                    f"HOLDFAST_SEED={seed} HOLDFAST_KILLS={KILLS_PER_ROUND} python -m pytest tests/crash -k exactly"
+                )
                 raise Broken(repeat, error) from error
     return figures
 
