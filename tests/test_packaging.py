@@ -54,7 +54,15 @@ def test_every_dependency_is_locked_at_a_version_it_allows(line: str) -> None:
     assert requirement.specifier.contains(Version(entry["version"])), f"locked at {entry['version']}; next: make lock"
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("src", ("identity", "aws", "sql")), ("apps", ("recon",))])
+@pytest.mark.parametrize(
+    ("folder", "extras"),
+    [
+        ("src", ("identity", "aws", "sql", "metrics")),
+        ("apps/recon", ("recon",)),
+        ("apps/imports", ("imports",)),
+        ("apps/leads", ("leads",)),
+    ],
+)
 def test_every_imported_package_is_declared(folder: str, extras: tuple[str, ...]) -> None:
     """What only comes along with another package disappears when that one drops it."""
     project = PYPROJECT["project"]
