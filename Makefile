@@ -1,12 +1,16 @@
 # holdfast. `make` alone lists the targets. The two that need nothing before them: make demo, make test.
 #
 # PYTHON  the interpreter that .venv is made from, 3.11 or newer
+# ENGINE  what the demos run on: embedded (default), or restate, the real server that npm installed
+# JOBS    processes that run the tests
 # NPM     installs the real Restate server for the tests that compare with it; `NPM=` leaves them out
 
 PYTHON ?= python3
 NPM ?= npm
 UV ?= uv
 ARGS ?=
+ENGINE ?= embedded
+JOBS ?= auto
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,16 +21,28 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint format lock clean FORCE
+.PHONY: help demo demo-recon demo-leads demo-imports test torture bench lint format lock system-packages clean FORCE
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.stamp ## Run the recon application on real scans, kill the engine half-way, check that nothing was lost
 	@$(BIN)/python -m apps.recon.demo $(ARGS)
 
+demo-recon: $(VENV)/.stamp $(if $(filter restate,$(ENGINE)),node_modules/.stamp) ## recon, all of it: ingest, enrichment, a campaign, an approval, a crash in each
+	@$(BIN)/python -m apps.recon.demo_all --engine $(ENGINE) $(ARGS)
+
+demo-leads: $(VENV)/.stamp $(if $(filter restate,$(ENGINE)),node_modules/.stamp) ## leads: discovery and enrichment with a wallet, killed half-way, the money counted
+	@$(BIN)/python -m apps.leads.demo --engine $(ENGINE) $(ARGS)
+
+demo-imports: $(VENV)/.stamp $(if $(filter restate,$(ENGINE)),node_modules/.stamp) ## imports: a full extract and an update, killed half-way, cancelled, every row counted
+	@$(BIN)/python -m apps.imports.demo --engine $(ENGINE) $(ARGS)
+
 test: lint node_modules/.stamp ## Run everything that CI runs: lint, format, types, every test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist worksteal $(ARGS)
+
+torture: $(VENV)/.stamp node_modules/.stamp ## Crashes, power cuts and hostile input for as long as you like (ARGS="--help")
+	@$(BIN)/python -m tests.torture $(ARGS)
 
 bench: ## Measure holdfast beside Restate and DBOS on this machine, in a virtual environment of its own
 	@PYTHON="$(PYTHON)" bench/run.sh $(ARGS)
@@ -47,6 +63,11 @@ lock: ## Choose new versions for requirements.lock and package-lock.json (needs 
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
 		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
 	$(NPM) update --package-lock-only --ignore-scripts
+
+# A browser for the pages, nmap for the scanner; without them those tests are skipped, and say so.
+system-packages: ## Install the programs that some tests drive (Debian and its kin, as root)
+	@missing=; command -v chromium >/dev/null || missing="chromium"; command -v nmap >/dev/null || missing="$$missing nmap"; \
+	[ -z "$$missing" ] || { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $$missing; } >/dev/null
 
 clean: ## Remove everything that make made
 	rm -rf $(VENV) $(VENV)-* node_modules build dist demo-output .pytest_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """The layers as a test: imports point one way, the pure parts stay pure, applications use public names only.
 
-    errors <- {config, logs, loading, endpoint, patterns, security} <- protocol <- core <- store <- runtime <- query <- {ingress, admin} <- {embedded, serving}
+    errors <- {config, logs, loading, endpoint, patterns, security} <- protocol <- core <- store <- runtime <- {query, metrics} <- {ingress, admin} <- {embedded, serving}
            <- providers <- api <- {server, deploy} <- holdfast <- {cli, testing} <- __main__
     (`holdfast` is the package's own __init__: the public names)
 
@@ -31,7 +31,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"core"}),
     frozenset({"store"}),
     frozenset({"runtime"}),
-    frozenset({"query"}),
+    frozenset({"query", "metrics"}),
     frozenset({"ingress", "admin"}),
     frozenset({"embedded", "serving"}),
     frozenset({"providers"}),
@@ -51,7 +51,15 @@ IMPURE_MODULES = frozenset(
 IMPURE_CALLS = frozenset({"uuid1", "uuid4", "uuid6", "uuid7", "utcnow", "datetime.now", "date.today", "__import__"})
 
 APPLICATIONS_MAY_IMPORT = frozenset(
-    {"holdfast", "holdfast.errors", "holdfast.patterns", "holdfast.providers", "holdfast.testing"}
+    {
+        "holdfast",
+        "holdfast.endpoint",
+        "holdfast.errors",
+        "holdfast.metrics",
+        "holdfast.patterns",
+        "holdfast.providers",
+        "holdfast.testing",
+    }
 )
 # What runs on a Restate server as well must need nothing of the engine.
 PATTERNS_MAY_IMPORT = frozenset({"restate", "holdfast.errors", "holdfast.patterns"})

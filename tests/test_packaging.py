@@ -57,7 +57,7 @@ def test_every_dependency_is_locked_at_a_version_it_allows(line: str) -> None:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("src", ("identity", "aws", "sql", "metrics")),
+        ("src", ("identity", "aws", "sql")),
         ("apps/recon", ("recon",)),
         ("apps/imports", ("imports",)),
         ("apps/leads", ("leads",)),

@@ -13,6 +13,17 @@ PROTOCOLS = ("tcp", "udp")
 ScanFormat = Literal["naabu", "masscan", "nmap"]
 
 
+class Certificate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A TLS certificate that a service showed."""
+
+    sha256: str
+    """Of its DER form, hexadecimal."""
+    cn: str | None = None
+    sans: tuple[str, ...] = ()
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+
+
 class Port(msgspec.Struct, frozen=True):
     """An open port of one host."""
 
@@ -24,6 +35,9 @@ class Port(msgspec.Struct, frozen=True):
     """What the scanner took it for: `http`, `ssh` ... As everything below: None when it did not say."""
     product: str | None = None
     version: str | None = None
+    banner: str | None = None
+    """What the service said first, unshortened."""
+    certificate: Certificate | None = None
 
 
 class Host(msgspec.Struct):
@@ -62,6 +76,8 @@ class JobState(StrEnum):
     FAILED = "failed"
 
 
+FINAL_STATES = frozenset({JobState.COMPLETED, JobState.FAILED})
+
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.PENDING: frozenset({JobState.PROCESSING, JobState.FAILED}),
     JobState.PROCESSING: frozenset({JobState.COMPLETED, JobState.FAILED}),
@@ -88,14 +104,15 @@ class Job(msgspec.Struct):
     completed_at: datetime | None = None
     """When it became final, for both final states."""
     error_message: str | None = None
+    invocation_id: str | None = None
+    """What works on it in the engine."""
 
 
 class IngestRequest(msgspec.Struct):
     """Input of the workflow."""
 
     job_id: str
-    scan: str
-    """The scanner's output as text, whatever its format."""
+    """Under this id the scan waits in the database."""
     scanner_key: str
     observed_at_s: int
     """When the scanner signed it, Unix seconds: becomes `first_seen` and `last_seen`."""

@@ -1,12 +1,12 @@
-"""The SurrealDB schema. Every table is strict: a field or a value that is not listed here is refused by the database."""
+"""The SurrealDB schema of the frame. Every table is strict: a field or a value not listed here is refused.
+
+Tables of the parts are in their own `schema` modules (see `parts.py`); how changes reach a database: `migrations.py`.
+"""
 
 from __future__ import annotations
 
+from apps.recon.migrations import Migration
 from apps.recon.model import PROTOCOLS, TRANSITIONS, JobState
-
-NAMESPACE = "spectra"
-DATABASE = "intel_mesh"
-SCHEMA_VERSION = 1
 
 _STATES = [state.value for state in JobState]
 _ALLOWED = [[before.value, after.value] for before, afters in TRANSITIONS.items() for after in sorted(afters)]
@@ -22,6 +22,8 @@ DEFINE TABLE OVERWRITE job SCHEMAFULL;
 DEFINE FIELD OVERWRITE state ON job TYPE string ASSERT {_STATE_RULE};
 DEFINE FIELD OVERWRITE scanner_key ON job TYPE string ASSERT string::len($value) > 0;
 DEFINE FIELD OVERWRITE error_message ON job TYPE option<string>;
+DEFINE FIELD OVERWRITE cancel_reason ON job TYPE option<string>;
+DEFINE FIELD OVERWRITE invocation_id ON job TYPE option<string>;
 DEFINE FIELD OVERWRITE created_at ON job TYPE datetime DEFAULT time::now() READONLY;
 DEFINE FIELD OVERWRITE updated_at ON job TYPE datetime VALUE time::now();
 DEFINE FIELD OVERWRITE completed_at ON job TYPE option<datetime>;
@@ -30,6 +32,7 @@ DEFINE FIELD OVERWRITE port_count ON job TYPE int DEFAULT 0 ASSERT $value >= 0;
 DEFINE INDEX OVERWRITE job_state ON job FIELDS state;
 DEFINE INDEX OVERWRITE job_scanner_key ON job FIELDS scanner_key;
 DEFINE INDEX OVERWRITE job_created_at ON job FIELDS created_at;
+DEFINE INDEX OVERWRITE job_updated_at ON job FIELDS updated_at;
 """
 
 # A port belongs to one host (its id is host, protocol, number). One shared record per number would show a service
@@ -50,6 +53,7 @@ DEFINE FIELD OVERWRITE last_scanned_at ON host TYPE datetime VALUE time::now();
 DEFINE INDEX OVERWRITE host_ip ON host FIELDS ip UNIQUE;
 DEFINE INDEX OVERWRITE host_asn ON host FIELDS asn;
 DEFINE INDEX OVERWRITE host_country ON host FIELDS country;
+DEFINE INDEX OVERWRITE host_first_seen ON host FIELDS first_seen;
 DEFINE INDEX OVERWRITE host_last_scanned_at ON host FIELDS last_scanned_at;
 
 DEFINE TABLE OVERWRITE port SCHEMAFULL;
@@ -63,15 +67,73 @@ DEFINE FIELD OVERWRITE first_seen ON port TYPE datetime;
 DEFINE FIELD OVERWRITE last_seen ON port TYPE datetime;
 DEFINE INDEX OVERWRITE port_number ON port FIELDS number;
 DEFINE INDEX OVERWRITE port_protocol ON port FIELDS protocol;
+DEFINE INDEX OVERWRITE port_host ON port FIELDS host;
+DEFINE INDEX OVERWRITE port_first_seen ON port FIELDS first_seen;
 
 DEFINE TABLE OVERWRITE HAS TYPE RELATION IN host OUT port ENFORCED SCHEMAFULL;
 DEFINE FIELD OVERWRITE first_seen ON HAS TYPE datetime;
 DEFINE FIELD OVERWRITE last_seen ON HAS TYPE datetime;
 """
 
+# A service is what runs (name, product, version), shared by every port that runs it; RUNS says which port does, and
+# belongs to that port alone: its id is the port's.
+_SERVICES = """
+DEFINE TABLE OVERWRITE service SCHEMAFULL;
+DEFINE FIELD OVERWRITE name ON service TYPE string ASSERT string::len($value) > 0;
+DEFINE FIELD OVERWRITE product ON service TYPE option<string>;
+DEFINE FIELD OVERWRITE version ON service TYPE option<string>;
+DEFINE FIELD OVERWRITE cpe ON service TYPE array<string> DEFAULT [];
+DEFINE FIELD OVERWRITE fingerprint ON service TYPE string ASSERT string::len($value) = 64;
+DEFINE FIELD OVERWRITE first_seen ON service TYPE datetime;
+DEFINE FIELD OVERWRITE last_seen ON service TYPE datetime;
+DEFINE INDEX OVERWRITE service_fingerprint ON service FIELDS fingerprint UNIQUE;
+DEFINE INDEX OVERWRITE service_name ON service FIELDS name;
+DEFINE INDEX OVERWRITE service_product ON service FIELDS product;
+
+DEFINE TABLE OVERWRITE RUNS TYPE RELATION IN port OUT service ENFORCED SCHEMAFULL;
+DEFINE FIELD OVERWRITE confidence ON RUNS TYPE float DEFAULT 1.0 ASSERT $value >= 0 AND $value <= 1;
+DEFINE FIELD OVERWRITE first_seen ON RUNS TYPE datetime;
+DEFINE FIELD OVERWRITE last_seen ON RUNS TYPE datetime;
+
+DEFINE TABLE OVERWRITE banner SCHEMAFULL;
+DEFINE FIELD OVERWRITE hash ON banner TYPE string ASSERT string::len($value) = 64;
+DEFINE FIELD OVERWRITE sample ON banner TYPE string ASSERT string::len($value) <= 2048;
+DEFINE FIELD OVERWRITE first_seen ON banner TYPE datetime;
+DEFINE FIELD OVERWRITE last_seen ON banner TYPE datetime;
+DEFINE INDEX OVERWRITE banner_hash ON banner FIELDS hash UNIQUE;
+
+DEFINE TABLE OVERWRITE tls_cert SCHEMAFULL;
+DEFINE FIELD OVERWRITE sha256 ON tls_cert TYPE string ASSERT string::len($value) = 64;
+DEFINE FIELD OVERWRITE cn ON tls_cert TYPE option<string>;
+DEFINE FIELD OVERWRITE sans ON tls_cert TYPE array<string> DEFAULT [];
+DEFINE FIELD OVERWRITE not_before ON tls_cert TYPE option<datetime>;
+DEFINE FIELD OVERWRITE not_after ON tls_cert TYPE option<datetime>;
+DEFINE FIELD OVERWRITE first_seen ON tls_cert TYPE datetime;
+DEFINE FIELD OVERWRITE last_seen ON tls_cert TYPE datetime;
+DEFINE INDEX OVERWRITE tls_cert_sha256 ON tls_cert FIELDS sha256 UNIQUE;
+DEFINE INDEX OVERWRITE tls_cert_cn ON tls_cert FIELDS cn;
+DEFINE INDEX OVERWRITE tls_cert_not_after ON tls_cert FIELDS not_after;
+
+DEFINE TABLE OVERWRITE EVIDENCED_BY TYPE RELATION IN service OUT banner | tls_cert ENFORCED SCHEMAFULL;
+DEFINE FIELD OVERWRITE evidence_type ON EVIDENCED_BY TYPE string ASSERT $value IN ['banner', 'tls_cert'];
+DEFINE FIELD OVERWRITE port ON EVIDENCED_BY TYPE record<port>;
+DEFINE FIELD OVERWRITE first_seen ON EVIDENCED_BY TYPE datetime;
+DEFINE FIELD OVERWRITE last_seen ON EVIDENCED_BY TYPE datetime;
+
+DEFINE TABLE OVERWRITE SEEN_IN TYPE RELATION IN host OUT job ENFORCED SCHEMAFULL;
+DEFINE FIELD OVERWRITE at ON SEEN_IN TYPE datetime;
+DEFINE INDEX OVERWRITE seen_in_job ON SEEN_IN FIELDS out;
+"""
+
+# `submission` holds the scan from its acceptance to the end of its job: neither the engine's input nor its journal has it.
 # `scan_batch` holds parsed hosts between the parse step and the persist steps, so that they do not fill the journal.
 # `step_ledger` gets a line each time a step's work is committed: with the engine's journal it shows what ran twice.
 _STEPS = """
+DEFINE TABLE OVERWRITE submission SCHEMAFULL;
+DEFINE FIELD OVERWRITE scan ON submission TYPE string;
+DEFINE FIELD OVERWRITE observed_at_s ON submission TYPE int ASSERT $value > 0;
+DEFINE FIELD OVERWRITE created_at ON submission TYPE datetime DEFAULT time::now() READONLY;
+
 DEFINE TABLE OVERWRITE scan_batch SCHEMAFULL;
 DEFINE FIELD OVERWRITE body ON scan_batch TYPE string;
 
@@ -89,5 +151,18 @@ DEFINE FIELD OVERWRITE schema_version ON meta TYPE option<int>;
 DEFINE FIELD OVERWRITE open_count ON meta TYPE option<int>;
 """
 
-SCHEMA = f"BEGIN;{_JOB}{_GRAPH}{_STEPS}{_META}UPSERT meta:store SET schema_version = {SCHEMA_VERSION};\nCOMMIT;"
-"""All of it in one transaction; applying it twice changes nothing."""
+_KEYS = """
+DEFINE TABLE OVERWRITE scanner_key SCHEMAFULL;
+DEFINE FIELD OVERWRITE public_key ON scanner_key TYPE string ASSERT string::len($value) = 44;
+DEFINE FIELD OVERWRITE name ON scanner_key TYPE option<string> ASSERT $value = NONE OR string::len($value) <= 128;
+DEFINE FIELD OVERWRITE registered_at ON scanner_key TYPE datetime DEFAULT time::now() READONLY;
+DEFINE FIELD OVERWRITE revoked_at ON scanner_key TYPE option<datetime>;
+DEFINE INDEX OVERWRITE scanner_key_public_key ON scanner_key FIELDS public_key UNIQUE;
+"""
+
+MIGRATIONS = [
+    Migration(1, "jobs, hosts, ports and steps", _JOB + _GRAPH + _STEPS + _META),
+    Migration(2, "services, banners, certificates and what a job saw", _SERVICES),
+    Migration(3, "scanner keys", _KEYS),
+]
+"""Numbers 1 to 99. The first also takes over databases from before migrations were recorded."""

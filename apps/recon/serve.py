@@ -1,8 +1,10 @@
-"""recon in one process: engine, workflow and HTTP API, on two databases in one directory.
+"""recon in one process: engine, services and HTTP API.
 
     python -m apps.recon.serve --dir recon-data --port 3000
+    python -m apps.recon.serve --engine restate
 
-It may be killed at any moment: started again on the same directory it goes on where it was.
+It may be killed at any moment: started again on the same directory it goes on where it was. `python -m apps.recon`
+has the same as a command among others.
 """
 
 from __future__ import annotations
@@ -17,42 +19,56 @@ import socket
 import sys
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from starlette.routing import Mount
 
+from apps.recon import logs
 from apps.recon.api import create_api
-from apps.recon.store import Store
+from apps.recon.engines import ENGINE_FILE, EngineUnavailable, open_store, run_engine
+from apps.recon.settings import ENGINES, InvalidSetting, Settings
 from apps.recon.surreal import StoreError
-from apps.recon.workflow import create_app
-from holdfast import Engine, HoldfastError
+from holdfast import HoldfastError
 
-ENGINE_FILE = "engine.db"
 STORE_DIRECTORY = "surreal"
 
+STOP_S = 5
+"""How long requests that run get at a stop."""
 
-async def serve(directory: Path, listener: socket.socket, *, until: Callable[[asyncio.Event], None]) -> None:
+__all__ = ["ENGINE_FILE", "STORE_DIRECTORY", "main", "run", "serve"]
+
+
+async def serve(settings: Settings, listener: socket.socket, *, until: Callable[[asyncio.Event], None]) -> None:
     """Serve the API on `listener` until the event that is handed to `until` is set, then stop cleanly.
 
     Args:
-        directory: Where `engine.db` and `surreal/` are or will be.
+        settings: `directory` is where the databases are or will be.
         listener: A bound socket.
         until: Called when requests are answered.
     Raises:
-        StoreInUse, StoreRefused, DatabaseInUse, DatabaseRefused: a database belongs to somebody else.
+        StoreError, HoldfastError: a database is in use by somebody else, not ours, or cannot be reached.
+        EngineUnavailable: the Restate server cannot be reached, or refuses.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    async with (
-        Store(directory / STORE_DIRECTORY) as store,
-        Engine(create_app(store), db=directory / ENGINE_FILE) as engine,
-    ):
+    async with open_store(settings) as store, run_engine(store, settings) as engine:
+        api = create_api(store, engine.client, settings, probe=engine.probe)
+        api.router.routes.append(Mount("/metrics", engine.metrics))
         config = uvicorn.Config(
-            create_api(store, engine.client), lifespan="off", access_log=False, log_level="warning", ws="none"
+            api,
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            ws="none",
+            proxy_headers=False,  # who may speak for others is decided by `limits.py`
+            timeout_graceful_shutdown=STOP_S,
         )
         server = _Server(config)
-        serving = asyncio.create_task(server.serve([listener]))
-        stop = asyncio.Event()
-        until(stop)
-        await stop.wait()
+        async with api.router.lifespan_context(api):
+            serving = asyncio.create_task(server.serve([listener]))
+            stop = asyncio.Event()
+            until(stop)
+            await stop.wait()
+        # The lifespan has ended the event streams, which would otherwise hold up the stop.
         server.should_exit = True
         await serving
 
@@ -82,41 +98,59 @@ def _stop_on_eof(stop: asyncio.Event) -> None:
     loop.add_reader(0, readable)
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m apps.recon.serve", description="recon in one process.")
-    parser.add_argument("--dir", type=Path, default=Path("recon-data"), help="where the databases are (recon-data)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=3000, help="0 takes a free one (3000)")
-    # For a parent process: say where we listen as JSON on standard output, stop when standard input ends.
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
+def run(settings: Settings, *, is_child: bool = False) -> int:
+    """Serve until a signal; the one line about where it listens goes to standard output. Returns the exit status.
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point. 0 after a clean stop, 1 if it could not run."""
-    arguments = _arguments(argv)
+    Args:
+        is_child: For a parent process: that line is JSON, and the end of standard input stops it.
+    """
+    logs.configure(settings.log_format, settings.log_level)
     try:
-        listener = socket.create_server((arguments.host, arguments.port), backlog=512)
+        listener = socket.create_server((settings.host, settings.port), backlog=512)
     except (OSError, OverflowError) as error:
-        where = f"{arguments.host}:{arguments.port}"
+        where = f"{settings.host}:{settings.port}"
         sys.stderr.write(f"error: cannot listen on {where}: {error}\nnext: choose another --host or --port\n")
         return 1
 
     def announce(stop: asyncio.Event) -> None:
         url = "http://{}:{}".format(*listener.getsockname()[:2])
-        human = f"recon answers on {url}, data in {arguments.dir}; Ctrl-C stops it"
-        sys.stdout.write((json.dumps({"url": url}) if arguments.child else human) + "\n")
+        human = f"recon answers on {url}, data in {settings.directory}; Ctrl-C stops it"
+        sys.stdout.write((json.dumps({"url": url}) if is_child else human) + "\n")
         sys.stdout.flush()
-        (_stop_on_eof if arguments.child else _stop_on_signal)(stop)
+        (_stop_on_eof if is_child else _stop_on_signal)(stop)
 
     try:
         with listener:
-            asyncio.run(serve(arguments.dir, listener, until=announce))
-    except (StoreError, HoldfastError) as error:
+            asyncio.run(serve(settings, listener, until=announce))
+    except (StoreError, HoldfastError, EngineUnavailable, OSError) as error:
         hint = getattr(error, "hint", "")
         sys.stderr.write(f"error: {error}\n" + (f"next: {hint}\n" if hint else ""))
         return 1
+    except KeyboardInterrupt:  # before the signal handlers were there
+        return 130
     return 0
+
+
+def _flags(argv: Sequence[str] | None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(prog="python -m apps.recon.serve", description="recon in one process.")
+    parser.add_argument("--engine", choices=ENGINES, help="embedded (default), or restate: a server elsewhere")
+    parser.add_argument("--dir", dest="directory", type=Path, help="where the databases are (recon-data)")
+    parser.add_argument("--host", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", help="0 takes a free one (3000)")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    return vars(parser.parse_args(argv))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point. 0 after a clean stop, 1 if it could not run, 2 for a wrong setting."""
+    flags = _flags(argv)
+    is_child = flags.pop("child")
+    try:
+        settings = Settings.load(flags)
+    except InvalidSetting as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return run(settings, is_child=is_child)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What recon keeps in SurrealDB: jobs, hosts, ports, the edges between them, and the ledger of steps.
+"""What recon keeps in SurrealDB: jobs, submissions, hosts, ports, services, the edges between them, the ledger of steps.
 
 Every step of the workflow is one transaction that also writes the step's ledger line, and every write is an upsert
 under an id made from the data. So a step that died after its commit but before the engine recorded it may run again
@@ -8,6 +8,9 @@ without harm, and does leave a second line.
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,10 +18,14 @@ from typing import Any, Self, cast
 
 import msgspec
 
+from apps.recon import statements
 from apps.recon.batches import Batch
-from apps.recon.model import Job, JobState, PersistedCounts
-from apps.recon.schema import DATABASE, NAMESPACE, SCHEMA, SCHEMA_VERSION
-from apps.recon.surreal import StoreError, StoreRefused, Surreal
+from apps.recon.migrations import all_migrations, migrate
+from apps.recon.model import FINAL_STATES, IngestRequest, Job, JobState, PersistedCounts
+from apps.recon.settings import Settings
+from apps.recon.surreal import DATABASE, NAMESPACE, ServerAddress, StoreError, Surreal
+
+ORDER_COLUMNS = ("created_at", "updated_at")
 
 
 class InvalidTransition(StoreError):
@@ -27,6 +34,10 @@ class InvalidTransition(StoreError):
 
 class UnknownJob(StoreError):
     """There is no such job."""
+
+
+class InvalidCursor(ValueError):
+    """Not a cursor that a page of jobs gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,62 +70,63 @@ class JobPage:
     jobs: list[Job]
     total: int
     """How many jobs fit the filter, not how many are on the page."""
+    next_cursor: str | None
+    """Where the next page begins, or None when this is the last."""
 
 
-ORDER_COLUMNS = ("created_at", "updated_at")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs; None means any."""
 
-_LEDGER = """
-LET $attempt = count((SELECT VALUE id FROM step_ledger:[$job, $step, 0]..[$job, $step, 1000000])) + 1;
-CREATE step_ledger CONTENT {
-    id: [$job, $step, $attempt], job: type::thing('job', $job), step: $step, attempt: $attempt,
-    process: $process, began_at: $began_at
-} RETURN NONE;
-"""
+    state: JobState | None = None
+    scanner_key: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
 
-_SET_STATE = """
-LET $changed = (UPDATE type::thing('job', $job) SET
-    state = $state,
-    error_message = error_message ?? $error_message,
-    host_count = $host_count ?? host_count,
-    port_count = $port_count ?? port_count,
-    completed_at = IF $state IN ['completed', 'failed'] THEN completed_at ?? time::now() END);
-IF array::len($changed) = 0 { THROW 'no such job' };
-"""
+    def tests(self) -> list[str]:
+        """Conditions of a query whose parameters are `params()`."""
+        operators = {"state": "=", "scanner_key": "=", "created_after": ">=", "created_before": "<"}
+        return [
+            f"{name.removesuffix('_after').removesuffix('_before') + '_at' if name.startswith('created') else name}"
+            f" {operator} ${name}"
+            for name, operator in operators.items()
+            if getattr(self, name) is not None
+        ]
 
-_DROP_BATCHES = "DELETE scan_batch:[$job, 0]..[$job, 1000000] RETURN NONE;"
-
-_SEEN = "last_seen = IF $at > last_seen THEN $at ELSE last_seen END"
-
-_PERSIST = f"""
-INSERT INTO host (
-    SELECT id, id AS address, ip, name, $at AS first_seen, $at AS last_seen FROM $hosts
-) ON DUPLICATE KEY UPDATE name = $input.name ?? name, {_SEEN} RETURN NONE;
-INSERT INTO port (
-    SELECT id, type::thing('host', id[0]) AS host, id[1] AS protocol, id[2] AS number, service, product, version,
-        $at AS first_seen, $at AS last_seen FROM $ports
-) ON DUPLICATE KEY UPDATE service = $input.service ?? service, product = $input.product ?? product,
-    version = $input.version ?? version, {_SEEN} RETURN NONE;
-INSERT RELATION INTO HAS (
-    SELECT id, type::thing('host', id[0]) AS in, type::thing('port', id) AS out,
-        $at AS first_seen, $at AS last_seen FROM $ports
-) ON DUPLICATE KEY UPDATE {_SEEN} RETURN NONE;
-"""
+    def params(self) -> dict[str, Any]:
+        return {
+            "state": self.state.value if self.state else None,
+            "scanner_key": self.scanner_key,
+            "created_after": self.created_after,
+            "created_before": self.created_before,
+        }
 
 
 class Store:
     """The application's database. One per process; opened by the first call that needs it. All calls may overlap.
 
     Any call raises `StoreInUse` when another process has the directory open, `StoreRefused` when it is not ours or
-    was written by a newer version, and `StoreError` when the database fails.
+    was written by a newer version, `StoreUnavailable` when a server cannot be reached, and `StoreError` when the
+    database fails.
     """
 
-    def __init__(self, path: Path) -> None:
-        """`path`: a directory of its own, made when missing."""
-        self.path = path
+    def __init__(self, where: Path | ServerAddress, *, namespace: str = NAMESPACE, database: str = DATABASE) -> None:
+        """`where`: a directory of its own, made when missing, or a server. The names are for the directory."""
+        self.where = where
         self.process = 0
         """How often this database has been opened, this time included; 0 while it is not open."""
+        self._names = (namespace, database)
         self._surreal: Surreal | None = None
         self._opening = asyncio.Lock()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The database that the settings name; not open yet."""
+        return cls(
+            settings.database_address,
+            namespace=settings.surrealdb_namespace,
+            database=settings.surrealdb_database,
+        )
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -139,13 +151,12 @@ class Store:
             return self._surreal
 
     async def _connect(self) -> Surreal:
-        surreal = await Surreal.open(self.path, NAMESPACE, DATABASE)
+        if isinstance(self.where, Path):
+            surreal = await Surreal.open(self.where, *self._names)
+        else:
+            surreal = await Surreal.connect(self.where)
         try:
-            (version,) = await surreal.read("SELECT VALUE schema_version FROM ONLY meta:store")
-            if version is not None and version > SCHEMA_VERSION:
-                raise StoreRefused(f"{self.path} has schema version {version}; this program knows {SCHEMA_VERSION}")
-            if version != SCHEMA_VERSION:
-                await surreal.write(SCHEMA)
+            await migrate(surreal, all_migrations())
             (self.process,) = await surreal.write(
                 "UPSERT ONLY meta:store SET open_count = (open_count ?? 0) + 1 RETURN VALUE open_count"
             )
@@ -154,79 +165,134 @@ class Store:
             raise
         return surreal
 
-    async def _read(self, sql: str, **params: Any) -> list[Any]:
+    # -- for all parts -------------------------------------------------------------------------------------------
+
+    async def read(self, sql: str, **params: Any) -> list[Any]:
+        """Run statements that change nothing. Returns the result of each.
+
+        Raises:
+            StoreError: any statement failed.
+        """
         return await (await self._open()).read(sql, **params)
 
-    async def _write(self, sql: str, **params: Any) -> list[Any]:
+    async def write(self, sql: str, **params: Any) -> list[Any]:
+        """Run statements that change something, while no other of this process does. Several that belong together
+        need BEGIN and COMMIT around them. What it returns is on disk.
+
+        Raises:
+            StoreError: any statement failed; if they stand between BEGIN and COMMIT, none took effect.
+        """
         return await (await self._open()).write(sql, **params)
 
-    async def _write_step(self, step: Step, sql: str, **params: Any) -> None:
-        """One transaction: the step's work and its line in the ledger."""
+    async def write_step(self, step: Step, sql: str, **params: Any) -> list[Any]:
+        """One transaction: a step's work and its line in the ledger. `$job`, `$step`, `$attempt`, `$process` and
+        `$began_at` are taken. Returns the result of each statement of `sql`.
+
+        Raises:
+            StoreError: a statement failed; nothing took effect.
+        """
         surreal = await self._open()
-        await surreal.write(
-            f"BEGIN;{_LEDGER}{sql}COMMIT;",
+        results = await surreal.write(
+            f"BEGIN;{statements.LEDGER}{sql};COMMIT;",
             job=step.job_id,
             step=step.name,
             began_at=step.began_at,
             process=self.process,
             **params,
         )
+        return results[statements.LEDGER_COUNT :]
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
-    async def create_job(self, job_id: str, scanner_key: str) -> Job:
-        """Create a job in state `pending`, or return the one that has this id already, whatever its state."""
-        _, rows = await self._write(
-            """INSERT IGNORE INTO job { id: $job, state: 'pending', scanner_key: $scanner_key } RETURN NONE;
-            SELECT * FROM type::thing('job', $job);""",
-            job=job_id,
-            scanner_key=scanner_key,
+    async def create_job(self, request: IngestRequest, scan: str) -> Job:
+        """Create a job in state `pending` with its scan, or return the one that has this id, whatever its state."""
+        known = await self.job(request.job_id)
+        if known is not None:
+            return known
+        results = await self.write(
+            statements.CREATE_JOB,
+            job=request.job_id,
+            scanner_key=request.scanner_key,
+            observed_at_s=request.observed_at_s,
+            scan=scan,
         )
-        return _job(rows[0])
+        return _job(results[-1][0])
 
     async def job(self, job_id: str) -> Job | None:
         """The job, or None."""
-        (rows,) = await self._read("SELECT * FROM type::thing('job', $job)", job=job_id)
+        (rows,) = await self.read("SELECT * FROM type::thing('job', $job)", job=job_id)
         return _job(rows[0]) if rows else None
 
     async def jobs(
         self,
+        which: JobFilter | None = None,
         *,
         limit: int = 50,
         offset: int = 0,
-        state: JobState | None = None,
-        scanner_key: str | None = None,
+        cursor: str | None = None,
         order_by: str = "created_at",
         descending: bool = True,
     ) -> JobPage:
-        """A page of jobs. `order_by` is one of `ORDER_COLUMNS`."""
+        """A page of jobs. `order_by` is one of `ORDER_COLUMNS`.
+
+        Raises:
+            InvalidCursor: `cursor` is none of ours, or one of another order.
+        """
         assert order_by in ORDER_COLUMNS  # it becomes part of the query's text
-        tests = [f"{name} = ${name}" for name, value in (("state", state), ("scanner_key", scanner_key)) if value]
+        tests = (which or JobFilter()).tests()
+        params = (which or JobFilter()).params()
+        direction, beyond = ("DESC", "<") if descending else ("ASC", ">")
+        behind: list[str] = []
+        if cursor is not None:
+            params["at"], params["last"] = _read_cursor(cursor, order_by)
+            at, last = "<datetime>$at", "type::thing('job', $last)"
+            behind = [f"({order_by} {beyond} {at} OR ({order_by} = {at} AND id {beyond} {last}))"]
         where = f"WHERE {' AND '.join(tests)}" if tests else ""
-        direction = "DESC" if descending else "ASC"
+        listed = f"WHERE {' AND '.join(tests + behind)}" if tests or behind else ""
         # With an index on each of two columns SurrealDB 2.3 answers the first form from one index and forgets the other
-        # condition. Otherwise it is ten times faster than the second.
+        # condition. Otherwise it is ten times faster than the second. WITH NOINDEX: the same fault in the list itself.
         counting = (
             f"(SELECT count() FROM job {where} GROUP ALL)[0].count ?? 0"
             if len(tests) < 2
-            else f"count((SELECT VALUE id FROM job {where}))"
+            else f"count((SELECT VALUE id FROM job WITH NOINDEX {where}))"
         )
-        rows, total = await self._read(
-            f"""SELECT * FROM job {where} ORDER BY {order_by} {direction}, id {direction} LIMIT $limit START $offset;
+        by_index = "WITH NOINDEX" if len(tests) + len(behind) > 1 else ""
+        rows, total = await self.read(
+            f"""SELECT *, <string>{order_by} AS at FROM job {by_index} {listed}
+                ORDER BY {order_by} {direction}, id {direction} LIMIT $limit START $offset;
             RETURN {counting};""",
-            limit=limit,
+            limit=limit + 1,
             offset=offset,
-            state=state.value if state else None,
-            scanner_key=scanner_key,
+            **params,
         )
-        return JobPage([_job(row) for row in rows], total)
+        more = len(rows) > limit
+        page: list[dict[str, Any]] = rows[:limit]
+        return JobPage(
+            [_job(row) for row in page],
+            total,
+            _write_cursor(order_by, page[-1]["at"], page[-1]["id"].id) if more and page else None,
+        )
+
+    async def changed_jobs(self, since: datetime, *, limit: int = 1000) -> list[Job]:
+        """Jobs that changed after that moment, the oldest change first."""
+        (rows,) = await self.read(
+            "SELECT * FROM job WHERE updated_at > $since ORDER BY updated_at LIMIT $limit", since=since, limit=limit
+        )
+        return [_job(row) for row in rows]
 
     async def count_jobs(self, *states: JobState) -> int:
         """How many jobs are in one of these states."""
-        (counted,) = await self._read(
+        (counted,) = await self.read(
             "SELECT count() FROM job WHERE state IN $states GROUP ALL", states=[state.value for state in states]
         )
         return counted[0]["count"] if counted else 0
+
+    async def state_counts(self) -> dict[JobState, int]:
+        """How many jobs are in each state."""
+        counted = await self.read(
+            ";".join(f"SELECT count() FROM job WHERE state = '{state}' GROUP ALL" for state in JobState)
+        )
+        return {state: rows[0]["count"] if rows else 0 for state, rows in zip(JobState, counted, strict=True)}
 
     async def set_state(
         self,
@@ -236,22 +302,24 @@ class Store:
         host_count: int | None = None,
         port_count: int | None = None,
         error_message: str | None = None,
+        invocation_id: str | None = None,
     ) -> None:
-        """Move the step's job to `state`; a final one also drops what was staged for it.
+        """Move the step's job to `state`; a final one also drops what was kept for its steps.
 
         Raises:
             InvalidTransition: the stored state does not allow it.
             UnknownJob: there is no such job.
         """
-        is_final = state in (JobState.COMPLETED, JobState.FAILED)
+        is_final = state in FINAL_STATES
         try:
-            await self._write_step(
+            await self.write_step(
                 step,
-                _SET_STATE + (_DROP_BATCHES if is_final else ""),
+                statements.SET_STATE + (statements.DROP_WORK if is_final else ""),
                 state=state.value,
                 host_count=host_count,
                 port_count=port_count,
                 error_message=error_message,
+                invocation_id=invocation_id,
             )
         except StoreError as error:
             if "no such job" in str(error):
@@ -260,63 +328,105 @@ class Store:
                 raise InvalidTransition(f"job {step.job_id} cannot become {state.value} now") from error
             raise
 
+    async def set_cancel_reason(self, job_id: str, reason: str) -> None:
+        """Note why a job is being cancelled; the first reason counts, and none once it is final."""
+        await self.write(
+            """UPDATE type::thing('job', $job) SET cancel_reason = cancel_reason ?? $reason
+                WHERE state IN ['pending', 'processing'] RETURN NONE""",
+            job=job_id,
+            reason=reason,
+        )
+
+    async def unstarted(self, *, before: datetime, limit: int) -> list[IngestRequest]:
+        """Jobs that have been `pending` since before that moment, oldest first."""
+        (rows,) = await self.read(
+            """SELECT record::id(id) AS job_id, scanner_key, created_at,
+                    type::thing('submission', record::id(id)).observed_at_s AS observed_at_s
+                FROM job WHERE state = 'pending' AND created_at < $before ORDER BY created_at LIMIT $limit""",
+            before=before,
+            limit=limit,
+        )
+        return [
+            IngestRequest(row["job_id"], row["scanner_key"], row["observed_at_s"])
+            for row in rows
+            if row["observed_at_s"] is not None
+        ]
+
     # -- scans ---------------------------------------------------------------------------------------------------
 
-    async def stage(self, step: Step, batches: list[Batch]) -> None:
+    async def scan(self, job_id: str) -> str | None:
+        """The scan that a job was submitted with; None once the job is final."""
+        (text,) = await self.read("SELECT VALUE scan FROM ONLY type::thing('submission', $job)", job=job_id)
+        return text
+
+    async def stage(self, step: Step, batches: Sequence[Batch]) -> None:
         """Keep parsed batches for the persist steps of the same job, numbered from 0. Replaces earlier ones."""
         rows = [
             {"id": [step.job_id, index], "body": msgspec.json.encode(batch).decode()}
             for index, batch in enumerate(batches)
         ]
-        await self._write_step(step, f"{_DROP_BATCHES}INSERT INTO scan_batch $rows RETURN NONE;", rows=rows)
+        await self.write_step(step, f"{statements.DROP_BATCHES}INSERT INTO scan_batch $rows RETURN NONE", rows=rows)
 
     async def persist(self, step: Step, batch_index: int, observed_at_s: int) -> PersistedCounts:
-        """Write one staged batch: hosts, ports, edges.
+        """Write one staged batch: hosts, ports, services, evidence, edges.
 
         What is known already stays: `first_seen` is kept, `last_seen` moves forward only, a name or product is
-        replaced by a newer one but never by nothing.
+        replaced by one observed later, but never by nothing.
         """
-        (body,) = await self._read(
+        (body,) = await self.read(
             "SELECT VALUE body FROM ONLY type::thing('scan_batch', $id)", id=[step.job_id, batch_index]
         )
         if body is None:
             raise StoreError(f"batch {batch_index} of job {step.job_id} was never staged")
         batch = msgspec.json.decode(body, type=Batch)
-        await self._write_step(
+        await self.write_step(
             step,
-            _PERSIST,
+            statements.PERSIST + (statements.PERSIST_SERVICES if batch.tells_services else ""),
             hosts=msgspec.to_builtins(batch.hosts),
             ports=msgspec.to_builtins(batch.ports),
+            banners=msgspec.to_builtins(batch.banners),
+            certificates=msgspec.to_builtins(batch.certificates, builtin_types=(datetime,)),
             at=datetime.fromtimestamp(observed_at_s, UTC),
         )
         return PersistedCounts(batch.host_count, len(batch.ports))
+
+    async def hosts_of_job(self, job_id: str, *, limit: int = 1000, after: str | None = None) -> list[str]:
+        """Addresses of the hosts that a job told of, in order, at most `limit`, those behind `after`."""
+        (rows,) = await self.read(
+            "SELECT VALUE record::id(in) FROM SEEN_IN:[$job, $after]>..[$job, $last] LIMIT $limit",
+            job=job_id,
+            after=after or "",
+            last="\U0010ffff",
+            limit=limit,
+        )
+        return rows
 
     # -- for verification ----------------------------------------------------------------------------------------
 
     async def hosts(self) -> set[str]:
         """The addresses of all hosts."""
-        (rows,) = await self._read("SELECT VALUE address FROM host")
+        (rows,) = await self.read("SELECT VALUE address FROM host")
         return set(cast(list[str], rows))
 
     async def ports(self) -> set[tuple[str, str, int]]:
         """Address, protocol and number of all ports."""
-        (rows,) = await self._read("SELECT VALUE [host.address, protocol, number] FROM port")
+        (rows,) = await self.read("SELECT VALUE [host.address, protocol, number] FROM port")
         return {(address, protocol, number) for address, protocol, number in rows}
 
     async def edges(self) -> set[tuple[str, str, int]]:
         """All HAS edges that lead from a host to a port of its own: the host's address, the port's protocol and number."""
-        (rows,) = await self._read("SELECT VALUE [record::id(in), record::id(out)] FROM HAS")
+        (rows,) = await self.read("SELECT VALUE [record::id(in), record::id(out)] FROM HAS")
         return {(host, protocol, number) for host, (owner, protocol, number) in rows if host == owner}
 
-    async def row_counts(self) -> dict[str, int]:
-        """Rows per table: host, port, HAS, scan_batch."""
-        tables = ("host", "port", "HAS", "scan_batch")
-        counted = await self._read(";".join(f"SELECT count() FROM {table} GROUP ALL" for table in tables))
+    async def row_counts(self, *tables: str) -> dict[str, int]:
+        """Rows per table; host, port, HAS and scan_batch when none is named."""
+        tables = tables or ("host", "port", "HAS", "scan_batch")
+        counted = await self.read(";".join(f"SELECT count() FROM {table} GROUP ALL" for table in tables))
         return {table: rows[0]["count"] if rows else 0 for table, rows in zip(tables, counted, strict=True)}
 
     async def ledger(self) -> list[LedgerLine]:
         """Every committed step execution."""
-        (rows,) = await self._read("SELECT job, step, attempt, process, began_at FROM step_ledger")
+        (rows,) = await self.read("SELECT job, step, attempt, process, began_at FROM step_ledger")
         return [LedgerLine(row["job"].id, row["step"], row["attempt"], row["process"], row["began_at"]) for row in rows]
 
 
@@ -331,4 +441,21 @@ def _job(row: dict[str, Any]) -> Job:
         updated_at=row["updated_at"],
         completed_at=row.get("completed_at"),
         error_message=row.get("error_message"),
+        invocation_id=row.get("invocation_id"),
     )
+
+
+def _write_cursor(order_by: str, at: str, job_id: str) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode((order_by, at, job_id))).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str, order_by: str) -> tuple[str, str]:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        column, at, job_id = msgspec.json.decode(text, type=tuple[str, str, str])
+        datetime.fromisoformat(at)
+    except (binascii.Error, ValueError) as error:  # msgspec's errors are ValueErrors
+        raise InvalidCursor("the cursor is not one that a page of jobs gave") from error
+    if column != order_by:
+        raise InvalidCursor(f"the cursor belongs to a list ordered by {column}")
+    return at, job_id

@@ -17,7 +17,7 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,7 @@ from holdfast.serving.tls import server_context
 
 if TYPE_CHECKING:
     from holdfast.api.app import Api
+    from holdfast.metrics import Source
 
 logger = logging.getLogger("holdfast.server")
 
@@ -208,31 +209,75 @@ async def serve_api(
         InvalidConfiguration: the provider cannot be opened.
     """
     security = security or SecurityConfig()
+    try:
+        # Opened first: wrong settings end it here; an engine that does not answer is only a warning.
+        await _serve_alone(alone(api), "api", host, port, allowed_origins, security, on_ready, opened=api.open)
+    finally:
+        await api.close()
+
+
+async def serve_metrics(
+    source: Source,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 9464,
+    security: SecurityConfig | None = None,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Answer `GET /metrics` with what `source` tells, until SIGTERM or SIGINT.
+
+    Args:
+        source: `RestateMetrics` or `EngineMetrics`.
+        port: 0 takes a free one.
+        security: Tokens of the admin API, TLS, limits.
+        on_ready: Called once with the address, when it answers.
+    Raises:
+        UnsafeAddress, InvalidSetting, CannotListen: as `serve`.
+    """
+    from starlette.applications import Starlette
+    from starlette.routing import Route
+
+    from holdfast.metrics import metrics_endpoint
+
+    app = Starlette(routes=[Route("/metrics", metrics_endpoint(source))])
+    await _serve_alone(app, "metrics", host, port, (), security or SecurityConfig(), on_ready)
+
+
+async def _serve_alone(
+    app: Any,
+    what: str,
+    host: str,
+    port: int,
+    allowed_origins: Iterable[str],
+    security: SecurityConfig,
+    on_ready: Callable[[str], None] | None,
+    *,
+    opened: Callable[[], Awaitable[object]] | None = None,
+) -> None:
+    """One application on one port, behind the admin API's checks."""
     tls = None if security.tls_cert is None else server_context(security.tls_cert, security.tls_key)
     file = None if security.tokens_file is None else TokenFile(security.tokens_file)
     gate = TokenGate("admin", file, fixed=security.admin_token)
-    try:
-        make_one = "HOLDFAST_ADMIN_TOKEN, or several in --tokens-file"
-        warnings = [_check_exposure(host, gate, make_one, security)]
-        with _listening(host, port, "api", option="--port") as listener:
-            _warn(warnings)
-            origins = Origins(allowed_origins, allow_links=True)
-            app = guarded(alone(api), _guard("admin", host, origins, gate, security), origins)
-            server = _Server(app, 0, Limits.of(security), tls, gate)
-            await api.open()  # wrong settings end it here; an engine that does not answer is only a warning
-            with _stop_on_signal(0) as stop:
-                task = asyncio.create_task(server.serve([listener]))
-                try:
-                    await _first(server.ready, task)
-                    if on_ready is not None:
-                        on_ready(_url(host, listener, tls))
-                    await _first(stop, task)
-                finally:
-                    server.should_exit = True
-                    await api.close()
-                    await task
-    finally:
-        await api.close()
+    make_one = "HOLDFAST_ADMIN_TOKEN, or several in --tokens-file"
+    warnings = [_check_exposure(host, gate, make_one, security)]
+    with _listening(host, port, what, option="--port") as listener:
+        _warn(warnings)
+        origins = Origins(allowed_origins, allow_links=True)
+        server = _Server(
+            guarded(app, _guard("admin", host, origins, gate, security), origins), 0, Limits.of(security), tls, gate
+        )
+        if opened is not None:
+            await opened()
+        with _stop_on_signal(0) as stop:
+            task = asyncio.create_task(server.serve([listener]))
+            try:
+                await _first(server.ready, task)
+                if on_ready is not None:
+                    on_ready(_url(host, listener, tls))
+                await _first(stop, task)
+            finally:
+                server.should_exit = True
+                await task
     logger.info("stopped")
 
 

@@ -194,7 +194,9 @@ class Disk:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
-        self.platters = Platters({path.name: path.read_bytes() for path in self.folder.iterdir() if path.is_file()})
+        self.platters = Platters(
+            {path.name: path.read_bytes() for path in sorted(self.folder.iterdir()) if path.is_file()}
+        )
         self.log: list[Op] = []
         self.calls = 0
         """All calls so far, also those that change nothing."""
@@ -269,23 +271,30 @@ class Disk:
         self.is_off = False
 
     @contextmanager
-    def installed(self) -> Generator[Disk]:
-        """Every database in the folder that is opened inside is on this disk."""
-        layer = _Layer(self)
+    def installed(self, random: Random | None = None) -> Generator[Disk]:
+        """Every database in the folder that is opened inside is on this disk.
+
+        Args:
+            random: where SQLite takes the salt of its log and the like from; the operating system by default.
+        """
+        layer = _Layer(self, random)
+        apsw.randomness(0)  # its generator is the process's, and asks a layer for a new seed after this only
         try:
             yield self
         finally:
             layer.unregister()
+            apsw.randomness(0)
 
 
 _number = 0
 
 
 class _Layer(apsw.VFS):
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, random: Random | None) -> None:
         global _number  # noqa: PLW0603 - a name of its own for every layer of this process
         _number += 1
         self._disk = disk
+        self._random = random
         self._below = "unix"
         super().__init__(f"power-{_number}", self._below, makedefault=True)
 
@@ -308,6 +317,9 @@ class _Layer(apsw.VFS):
             self._disk.record(Op("create", ours))
             file.syncs_folder = bool(flags[0] & _NEW_NAME_IS_SYNCED)
         return file
+
+    def xRandomness(self, numbytes: int) -> bytes | None:  # noqa: N802
+        return super().xRandomness(numbytes) if self._random is None else self._random.randbytes(numbytes)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
         ours = self._name(filename)

@@ -21,7 +21,7 @@ from apps.recon.api import create_api
 from apps.recon.envelope import seal
 from apps.recon.model import JobState
 from apps.recon.store import Store
-from apps.recon.workflow import create_app
+from apps.recon.application import create_app
 from holdfast import Engine
 from tests.support.restate_server import RunningRestate, free_ports, running_server, skip_without_server
 

@@ -11,15 +11,17 @@ import signal
 import sys
 from typing import Any
 
+import apps.recon.engines
 import apps.recon.serve
 from apps.recon.store import Step, Store
 
 
 class DyingStore(Store):
-    async def _write_step(self, step: Step, sql: str, **params: Any) -> None:
+    async def write_step(self, step: Step, sql: str, **params: Any) -> list[Any]:
         self._die(f"{step.name} before")
-        await super()._write_step(step, sql, **params)
+        results = await super().write_step(step, sql, **params)
         self._die(f"{step.name} after")
+        return results
 
     @staticmethod
     def _die(point: str) -> None:
@@ -28,5 +30,5 @@ class DyingStore(Store):
 
 
 if __name__ == "__main__":
-    apps.recon.serve.Store = DyingStore
+    apps.recon.engines.Store = DyingStore
     sys.exit(apps.recon.serve.main())

@@ -23,9 +23,8 @@ from apps.recon.demo_tally import count
 from apps.recon.demo_verify import RecordedStep, Report, check_steps, verify
 from apps.recon.envelope import seal
 from apps.recon.generator import naabu_scan
-from apps.recon.schema import DATABASE, NAMESPACE
 from apps.recon.store import LedgerLine, Store
-from apps.recon.surreal import Surreal
+from apps.recon.surreal import DATABASE, NAMESPACE, Surreal
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCAN = naabu_scan("crash", 250, mean_ports=2)  # two batches
@@ -167,7 +166,7 @@ TAMPERED = {
     "a step nobody recorded": (
         (
             "LET $l = (SELECT * FROM ONLY step_ledger LIMIT 1); CREATE step_ledger CONTENT "
-            "{ id: [$l.id[0], 'other', 1], job: $l.job, step: 'other', attempt: 1, process: 1, began_at: time::now() }"
+            "{ id: [$l.id[0], 'persist-99', 1], job: $l.job, step: 'persist-99', attempt: 1, process: 1, began_at: time::now() }"
         ),
         "in no journal",
     ),
@@ -273,14 +272,14 @@ def _is_running(pid: int) -> bool:
 def test_what_serve_says_when_it_cannot(tmp_path: Path):
     (tmp_path / "surreal").write_text("precious")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        for arguments, message in (
-            (["--port", str(taken.getsockname()[1])], "cannot listen on 127.0.0.1"),
-            (["--port", "70000"], "cannot listen on 127.0.0.1:70000"),
-            (["--port", "0", "--dir", str(tmp_path)], "is a file; SurrealDB needs a directory"),
+        for arguments, status, message in (
+            (["--port", str(taken.getsockname()[1])], 1, "cannot listen on 127.0.0.1"),
+            (["--port", "70000"], 2, "--port: '70000' is not a port"),
+            (["--port", "0", "--dir", str(tmp_path)], 1, "is a file; SurrealDB needs a directory"),
         ):
             command = [sys.executable, "-m", "apps.recon.serve", *arguments]
             serve = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=30)
-            assert (serve.returncode, serve.stdout) == (1, "")
+            assert (serve.returncode, serve.stdout) == (status, "")
             assert message in serve.stderr
             assert "Traceback" not in serve.stderr
     assert (tmp_path / "surreal").read_text() == "precious"
@@ -309,8 +308,9 @@ async def test_the_readmes_commands(tmp_path: Path):
     assert len(keys) == 1
     assert (tmp_path / "scanner.key").stat().st_mode & 0o777 == 0o600
     serve.terminate()
-    _, errors = await serve.communicate()
-    assert (serve.returncode, errors) == (0, b"")
+    _, log = await serve.communicate()
+    assert serve.returncode == 0
+    assert {line.split()[1] for line in log.decode().splitlines()} == {"info"}, log.decode()
 
 
 @pytest.mark.parametrize(

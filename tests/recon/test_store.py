@@ -16,11 +16,10 @@ from typing import Any
 import pytest
 
 from apps.recon.batches import cut
-from apps.recon.model import TRANSITIONS, Host, JobState, Port, Scan
+from apps.recon.model import TRANSITIONS, Host, IngestRequest, Job, JobState, Port, Scan
 from apps.recon.parsers import parse_scan
-from apps.recon.schema import DATABASE, NAMESPACE
-from apps.recon.store import InvalidTransition, Step, Store, UnknownJob
-from apps.recon.surreal import StoreError, StoreInUse, StoreRefused, Surreal
+from apps.recon.store import InvalidCursor, InvalidTransition, JobFilter, Step, Store, UnknownJob
+from apps.recon.surreal import DATABASE, NAMESPACE, StoreError, StoreInUse, StoreRefused, Surreal
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = REPOSITORY / "apps" / "recon" / "data"
@@ -48,9 +47,13 @@ def step(name: str = "step", job_id: str = "job-1") -> Step:
     return Step.begin(job_id, name)
 
 
+async def create(store: Store, job_id: str = "job-1", key: str = "key", scan: str = "a scan") -> Job:
+    return await store.create_job(IngestRequest(job_id, key, AT_S), scan)
+
+
 async def job_in(store: Store, state: JobState) -> None:
     """Bring job-1 into `state` by the shortest legal way."""
-    await store.create_job("job-1", "key")
+    await create(store)
     ways = {JobState.COMPLETED: (JobState.PROCESSING, JobState.COMPLETED), JobState.PENDING: ()}
     for each in ways.get(state, (state,)):
         await store.set_state(step(), each)
@@ -105,19 +108,23 @@ async def test_two_hosts_cannot_share_an_address_but_may_both_have_none(surreal:
 
 async def test_the_listed_indices_exist_and_are_used(surreal: Surreal):
     for table, columns in {
-        "job": {"state", "scanner_key", "created_at"},
-        "host": {"ip", "asn", "country", "last_scanned_at"},
-        "port": {"number", "protocol"},
+        "job": {"state", "scanner_key", "created_at", "updated_at"},
+        "host": {"ip", "asn", "country", "first_seen", "last_scanned_at"},
+        "port": {"number", "protocol", "host", "first_seen"},
+        "service": {"fingerprint", "name", "product"},
+        "banner": {"hash"},
+        "tls_cert": {"sha256", "cn", "not_after"},
+        "scanner_key": {"public_key"},
     }.items():
         (info,) = await surreal.read(f"INFO FOR TABLE {table}")
-        assert {name.removeprefix(f"{table}_") for name in info["indexes"]} == columns
+        assert {name.removeprefix(f"{table}_") for name in info["indexes"]} >= columns
     (plan,) = await surreal.read("SELECT * FROM job WHERE state = 'pending' EXPLAIN")
     assert plan[0]["detail"]["plan"]["index"] == "job_state"
 
 
 async def test_a_job_has_what_the_api_shows(store: Store):
     before = datetime.now(UTC)
-    created = await store.create_job("job-1", "key")
+    created = await create(store)
     assert (created.state, created.scanner_key, created.host_count, created.port_count) == ("pending", "key", 0, 0)
     assert created.completed_at is None
     assert before <= created.created_at <= created.updated_at <= datetime.now(UTC)
@@ -160,17 +167,18 @@ async def test_a_job_that_does_not_exist_is_not_made_by_moving_it(store: Store):
 
 async def test_creating_a_job_again_returns_it_as_it_is(store: Store):
     await job_in(store, JobState.COMPLETED)
-    again = await store.create_job("job-1", "another key")
+    again = await create(store, key="another key")
     assert (again.state, again.scanner_key) == (JobState.COMPLETED, "key")
 
 
 async def test_jobs_are_listed_by_page_state_key_and_order(store: Store):
     for number in range(7):
-        await store.create_job(f"job-{number}", "even" if number % 2 == 0 else "odd")
+        await create(store, f"job-{number}", "even" if number % 2 == 0 else "odd")
     await store.set_state(step(job_id="job-3"), JobState.PROCESSING)
 
     async def listed(**query: object) -> tuple[list[str], int]:
-        page = await store.jobs(**query)  # pyright: ignore[reportArgumentType]
+        which = {name: query.pop(name) for name in ("state", "scanner_key") if name in query}
+        page = await store.jobs(JobFilter(**which), **query)  # pyright: ignore[reportArgumentType]
         return [job.id[-1] for job in page.jobs], page.total
 
     assert await listed() == (list("6543210"), 7)
@@ -189,7 +197,7 @@ async def test_jobs_are_listed_by_page_state_key_and_order(store: Store):
 
 async def put(store: Store, scan: Scan, *, job_id: str = "job-1", at_s: int = AT_S) -> tuple[int, int]:
     """Stage and persist a scan; returns hosts and ports as the steps counted them."""
-    await store.create_job(job_id, "key")
+    await create(store, job_id)
     batches = list(cut(scan))
     await store.stage(step("parse", job_id), batches)
     counts = [await store.persist(step(f"persist-{n}", job_id), n, at_s) for n in range(len(batches))]
@@ -256,13 +264,13 @@ async def test_a_large_scan_goes_in_by_batches(store: Store):
 
 
 async def test_a_batch_that_was_never_staged_is_an_error(store: Store):
-    await store.create_job("job-1", "key")
+    await create(store)
     with pytest.raises(StoreError, match="batch 3 of job job-1 was never staged"):
         await store.persist(step(), 3, AT_S)
 
 
 async def test_staging_again_replaces(store: Store):
-    await store.create_job("job-1", "key")
+    await create(store)
     await store.stage(step("parse"), list(cut(scan_of(*(Port("tcp", n) for n in range(1, 2500))))))
     await store.stage(step("parse"), list(cut(scan_of(Port("tcp", 1)))))
     assert (await store.row_counts())["scan_batch"] == 1
@@ -306,13 +314,13 @@ async def test_opening_again_keeps_everything_and_counts(tmp_path: Path):
 
 async def test_a_second_owner_is_refused_and_told_who_the_first_is(tmp_path: Path, store: Store):
     with pytest.raises(StoreInUse, match=f"in use by process {os.getpid()}"):
-        await Store(store.path).count_jobs(JobState.PENDING)
+        await Store(store.where).count_jobs(JobState.PENDING)
     script = f"""
 import asyncio
 from pathlib import Path
 from typing import Any
 from apps.recon.store import Store
-asyncio.run(Store(Path({str(store.path)!r})).__aenter__())
+asyncio.run(Store(Path({str(store.where)!r})).__aenter__())
 """
     other = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False
@@ -332,9 +340,9 @@ async def test_a_database_of_a_newer_version_is_refused_and_left_alone(tmp_path:
     async with Store(path):
         pass
     surreal = await Surreal.open(path, NAMESPACE, DATABASE)
-    await surreal.write("UPDATE meta:store SET schema_version = 99")
+    await surreal.write("CREATE migration:9999 SET number = 9999, name = 'of tomorrow', checksum = 'x'")
     await surreal.close()
-    with pytest.raises(StoreRefused, match="schema version 99"):
+    with pytest.raises(StoreRefused, match="migration 9999, which this program does not know"):
         await Store(path).count_jobs(JobState.PENDING)
     surreal = await Surreal.open(path, NAMESPACE, DATABASE)
     assert await surreal.read("SELECT VALUE open_count FROM ONLY meta:store") == [1]
@@ -346,6 +354,7 @@ import asyncio, os, sys
 from pathlib import Path
 from typing import Any
 from apps.recon.batches import cut
+from apps.recon.model import IngestRequest
 from apps.recon.parsers import parse_scan
 from apps.recon.store import Step, Store
 
@@ -355,7 +364,7 @@ async def main():
             job_id = f"job-{number}"
             lines = [f'{{"ip":"10.{number >> 8}.{number & 255}.{host}","port":{port}}}'
                      for host in range(1, 21) for port in (22, 80, 443)]
-            await store.create_job(job_id, "key")
+            await store.create_job(IngestRequest(job_id, "key", 1_790_000_000), "a scan")
             await store.stage(Step.begin(job_id, "parse"), list(cut(parse_scan("\\n".join(lines)))))
             await store.persist(Step.begin(job_id, "persist-1"), 0, 1_790_000_000)
             os.write(1, b"%d\\n" % number)  # said only after the write was awaited
@@ -399,7 +408,7 @@ async def _job(store: Store):
 
 
 async def shown(store: Store, sql: str) -> list[Any]:
-    (rows,) = await store._read(sql)
+    (rows,) = await store.read(sql)
     return rows
 
 

@@ -75,7 +75,7 @@ class Machine:
         SqliteTables.commit = self._commit(commit)  # pyright: ignore[reportAttributeAccessIssue]
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)  # they report every failure that is made here
-        with self.disk.installed():
+        with self.disk.installed(Random(self.random.random())):
             try:
                 yield self
             finally:

@@ -32,6 +32,12 @@ from restate import (
 
 Request = dict[str, Any]
 
+TICK_MS = 100
+"""Programs sleep and delay by multiples of this."""
+STRETCH = 1000
+"""They ask the SDK for so many times as long, and the wire gives it back: beside it, what the real machine takes between
+the SDK's look at its clock and ours is nothing, however busy it is."""
+
 RETRY = InvocationRetryPolicy(
     initial_interval=timedelta(milliseconds=5),
     exponentiation_factor=2.0,
@@ -108,8 +114,8 @@ async def slow_effect(u: str, step: Any) -> str:
     return effect(u, step)
 
 
-def _ms(milliseconds: float) -> timedelta:
-    return timedelta(milliseconds=milliseconds)
+def _ms(milliseconds: int) -> timedelta:
+    return timedelta(milliseconds=milliseconds * STRETCH)
 
 
 def _flaky() -> None:

@@ -1,24 +1,28 @@
 """What lies between engine and SDK, made worse: chunks are cut anywhere and come late, and streams break.
 
-It is an ASGI application around the SDK's own. The SDK takes the time of its commands from the real clock, inside its
-native core; here those times are moved to the virtual clock, as if the SDK's machine had that one.
+It is an ASGI application around the SDK's own. What the SDK says of the real world is taken out of its messages, for a
+seed must be a whole history: the time of its commands, which its native core takes from the real clock, is moved to the
+virtual one, and stack traces lose what depends on where Python and this checkout are, and on the version of both. Such
+text is stored; a longer path means more pages, more calls of the disk, and other trouble at the n-th of them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from pathlib import Path
 from random import Random
 from typing import Any
 
 from holdfast.protocol import messages as m
 from holdfast.protocol.wire import Decoder, data, fields, frame, uint
 from tests.simulation.loop import VirtualClock
-
-TICK_MS = 100
-"""Programs sleep and delay by multiples of this, so that the time between the SDK's clock and ours can be rounded off."""
+from tests.simulation.program import STRETCH, TICK_MS
 
 _TIME_FIELD = {m.SLEEP: 1, m.ONE_WAY_CALL: 4}
+_TRACE_FIELD = 3
+_FRAME = re.compile(rf'File "{re.escape(str(Path(__file__).parents[2]))}/(tests/[^"]+)", line \d+, in (\w+)'.encode())
 
 
 class StreamBroke(ConnectionError):
@@ -56,20 +60,30 @@ class Wire:
         if self.delay_s:
             await asyncio.sleep(self._random.random() ** 3 * self.delay_s)
 
-    def in_our_time(self, kind: int, body: bytes) -> bytes:
-        """The frame with its point in time moved to the virtual clock."""
+    def in_our_world(self, kind: int, body: bytes) -> bytes:
+        """The frame without what differs from run to run, and from machine to machine."""
+        if kind == m.ERROR:
+            return frame(kind, _with_field(body, _TRACE_FIELD, _short_trace))
         number = _TIME_FIELD.get(kind)
-        if number is None:
-            return frame(kind, body)
-        shift_ms = self._clock.now_ms() - time.time_ns() // 1_000_000
-        out = b""
-        for field, value in fields(body):
-            if field == number and isinstance(value, int) and value:
-                delay_ms = value + shift_ms - self._clock.now_ms()
-                out += uint(field, self._clock.now_ms() + round(delay_ms / TICK_MS) * TICK_MS)
-            else:
-                out += uint(field, value) if isinstance(value, int) else data(field, value)
-        return frame(kind, out)
+        return frame(kind, body if number is None else _with_field(body, number, self._virtual_ms))
+
+    def _virtual_ms(self, real_ms: int) -> int:
+        """Programs ask for a multiple of a long time (`STRETCH`); what passed here since they asked is rounded off."""
+        delay_ms = (real_ms - time.time_ns() // 1_000_000) / STRETCH
+        return self._clock.now_ms() + round(delay_ms / TICK_MS) * TICK_MS if real_ms else 0
+
+
+def _with_field(body: bytes, number: int, change: Any) -> bytes:
+    out = b""
+    for field, value in fields(body):
+        new = change(value) if field == number else value
+        out += uint(field, new) if isinstance(new, int) else data(field, new)
+    return out
+
+
+def _short_trace(trace: bytes) -> bytes:
+    """The frames of this repository, by relative path and without line numbers."""
+    return b"".join(b'  File "%s", line 1, in %s\n' % found.groups() for found in _FRAME.finditer(trace))
 
 
 class _Stream:
@@ -103,7 +117,7 @@ class _Stream:
         if event["type"] != "http.response.body" or not body:
             await self._send(event)
             return
-        body = b"".join([self._wire.in_our_time(*one) for one in self._decoder.feed(body)])
+        body = b"".join([self._wire.in_our_world(*one) for one in self._decoder.feed(body)])
         breaks = self._random.random() < self._wire.breaks
         parts = self._parts(body) if body else []
         if breaks:

@@ -8,6 +8,7 @@ full for a while. When the trouble is over, everything must come to its end, and
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -521,3 +522,17 @@ def play(
 
     run_virtually(main, Random(seed))
     return worlds[0]
+
+
+def version_of(seed: int) -> int:
+    """Protocol version that a seed plays; version 7, with its own ways to suspend, most often."""
+    return (7, 6, 7, 5)[seed % 4]
+
+
+def fingerprint(world: World) -> str:
+    """Of everything that happened, to the last byte that SQLite wrote."""
+    digest = hashlib.sha256(repr(sorted(world.happened.items())).encode())
+    for part in (world.machine.ledger, world.history.results.items(), world.machine.disk.log):
+        for one in part:
+            digest.update(repr(one).encode())
+    return f"{world.machine.disk.calls} calls, {world.loop.time():.6f} s, {digest.hexdigest()}"

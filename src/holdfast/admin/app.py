@@ -25,6 +25,7 @@ from holdfast.errors import CallerError, DeploymentRefused, EngineError, Holdfas
 from holdfast.query import create_query_endpoint
 
 if TYPE_CHECKING:
+    from holdfast.metrics import EngineMetrics
     from holdfast.runtime.engine import EngineRuntime
 
 
@@ -80,6 +81,7 @@ def resources(engine: EngineRuntime, ingress_url: str | None, version_number: in
         "/services/{service}/handlers": Resource(GET=registry.list_handlers),
         "/services/{service}/handlers/{handler}": Resource(GET=registry.handler),
         "/query": Resource(POST=create_query_endpoint(engine)),
+        "/metrics": Resource(GET=overview.metrics),
         **_invocation_resources(Invocations(engine)),
         **_feature_resources(Features(engine)),
     }
@@ -133,6 +135,7 @@ class Overview:
     def __init__(self, engine: EngineRuntime, ingress_url: str | None) -> None:
         self._engine = engine
         self._ingress_url = ingress_url
+        self._metrics: EngineMetrics | None = None
         self.routes: dict[str, list[str]] = {}
         """Path templates and their methods."""
 
@@ -155,6 +158,15 @@ class Overview:
         self._engine.check_running()
         # One engine is a cluster of one, with the name that Restate gives to a new one.
         return JSONResponse({"cluster_name": "localcluster", "metadata_cluster_health": {"members": [1]}})
+
+    async def metrics(self, request: Request) -> Response:
+        from holdfast.metrics import EngineMetrics, render  # loaded by the first scrape
+
+        self._engine.check_running()
+        if self._metrics is None:
+            self._metrics = EngineMetrics(self._engine)
+        body, content_type = await render([self._metrics], accept=request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
 
     async def openapi(self, _request: Request) -> Response:
         from holdfast.admin.openapi import admin_openapi  # big, and seldom asked for

@@ -15,6 +15,7 @@ from holdfast.cli.deploy import deploy
 from holdfast.cli.deployments import deployments
 from holdfast.cli.executions import executions
 from holdfast.cli.invocations import invocations
+from holdfast.cli.metrics import metrics
 from holdfast.cli.output import exit_code, show_error
 from holdfast.cli.providers import providers
 from holdfast.cli.restate import restate
@@ -58,6 +59,7 @@ for command in (
     invocations,
     state,
     sql,
+    metrics,
     services,
     deployments,
     tokens,

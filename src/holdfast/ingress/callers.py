@@ -46,7 +46,7 @@ class Callers:
 
     def __init__(self, sweep_s: float = SWEEP_S) -> None:
         self._sweep_s = sweep_s
-        self._waiting: set[_Caller] = set()
+        self._waiting: dict[_Caller, None] = {}  # in the order in which they came
         self._loop: asyncio.AbstractEventLoop | None = None
         """The loop in which the next sweep is due; None when nobody waits."""
 
@@ -60,7 +60,7 @@ class Callers:
             CallerGone: nobody is there to be told the result.
         """
         caller = _Caller(asyncio.current_task(), receive)
-        self._waiting.add(caller)
+        self._waiting[caller] = None
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop = loop
@@ -73,7 +73,7 @@ class Callers:
             caller.task.uncancel()
             raise CallerGone from None
         finally:
-            self._waiting.discard(caller)
+            self._waiting.pop(caller, None)
             if caller.listener is not None:
                 caller.listener.cancel()
 

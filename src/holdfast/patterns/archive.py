@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypedDict
 
-from restate import ObjectContext, ObjectSharedContext, TerminalError, VirtualObject
+from restate import ObjectContext, ObjectSharedContext, RunOptions, TerminalError, VirtualObject
 
+from holdfast.patterns.actions import called
 from holdfast.patterns.context import read_state
 
 
@@ -41,24 +43,53 @@ class BoundedLog:
         name: Of the virtual object.
         keep: So many entries at least stay at hand, and fewer than `keep + chunk`.
         chunk: So many are archived together.
+        write_chunk, read_chunk: Both or none: where chunks go instead of the archive's state, such as a database.
+            `write_chunk("<key>:<number>", entries)` is a durable step, which may run again when the process dies in the
+            middle of it; `read_chunk("<key>:<number>")` returns the entries, or None.
     Raises:
-        ValueError: `keep` or `chunk` is less than 1.
+        ValueError: `keep` or `chunk` is less than 1, or only one of `write_chunk` and `read_chunk` is given.
     """
 
-    def __init__(self, name: str, *, keep: int = 1000, chunk: int = 100) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        keep: int = 1000,
+        chunk: int = 100,
+        write_chunk: Callable[[str, list[Any]], Any] | None = None,
+        read_chunk: Callable[[str], Any] | None = None,
+    ) -> None:
         if keep < 1 or chunk < 1:
             raise ValueError("keep and chunk must be at least 1")
+        if (write_chunk is None) != (read_chunk is None):
+            raise ValueError("write_chunk and read_chunk go together")
         archive = self.archive = VirtualObject(f"{name}Archive", description=f"Older entries of {name}")
         # Lazy: an append needs two of the hundreds of values.
         service = self.service = VirtualObject(name, description="A bounded log", state_preload=False)
 
         @archive.handler(ingress_private=True)
         async def store(ctx: ObjectContext, entries: list[Any]) -> None:
-            ctx.set("entries", entries)
+            if write_chunk is None:
+                ctx.set("entries", entries)
+                return
+            key, write = ctx.key(), write_chunk
+
+            async def step() -> None:
+                await called(write, key, entries)
+
+            await ctx.run_typed("write chunk", step)
 
         @archive.handler(kind="shared")
         async def get(ctx: ObjectSharedContext) -> list[Any]:
-            entries = await read_state(ctx, "entries")
+            if read_chunk is None:
+                entries = await read_state(ctx, "entries")
+            else:
+                key, read = ctx.key(), read_chunk
+
+                async def step() -> Any:
+                    return await called(read, key)
+
+                entries = await ctx.run_typed("read chunk", step, RunOptions[Any]())
             if entries is None:
                 raise TerminalError(f"there is no chunk {ctx.key()}", status_code=404)
             return entries

@@ -104,7 +104,7 @@ class EngineRuntime(Operations):
         self._state = "new"
         self._owner: Owner | None = None
         self._waiters: dict[str, list[_Waiter]] = {}
-        self._operators: set[asyncio.Future[Any]] = set()
+        self._operators: dict[asyncio.Future[Any], None] = {}  # in the order in which they came
         self.stopped: asyncio.Event = asyncio.Event()
         """Set when the engine has stopped, also after a failure of its own."""
         self.failure: EngineError | None = None
@@ -202,12 +202,12 @@ class EngineRuntime(Operations):
             else:
                 _set_result(done, None)
 
-        self._operators.add(done)
+        self._operators[done] = None
         try:
             self._processor.when_readable(run)
             await done
         finally:
-            self._operators.discard(done)
+            self._operators.pop(done, None)
 
     def _settle_log(self) -> None:
         """Rows that a process before this one could not sync are only in the cache; nothing may build on them yet."""
@@ -582,12 +582,12 @@ class EngineRuntime(Operations):
         return ids.fresh_id(key, now_ms, self._entropy(24)), False
 
     async def _ask(self, token: asyncio.Future[T], event: ev.Event) -> T:
-        self._operators.add(token)
+        self._operators[token] = None
         self._processor.post(event)
         try:
             return await token
         finally:
-            self._operators.discard(token)
+            self._operators.pop(token, None)
 
     def workflow_invocation_id(self, service: str, key: str) -> str:
         """Id of the run of workflow `service` with this key, whether it exists or not."""

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import random
-from collections import deque
+from collections import Counter, deque
 
 from holdfast.config import EngineConfig
 from holdfast.core import ids
@@ -68,6 +68,8 @@ class Invoker:
     ) -> None:
         self.attempts: dict[int, Attempt] = {}
         self.processor: Processor = None  # type: ignore[assignment]  # set by the engine, which wires the two
+        self.retries: Counter[tuple[str, str]] = Counter()
+        """(service, handler) -> attempts that failed and were to be repeated."""
         self._deployments = deployments
         self._endpoints = endpoints
         self._tables = tables
@@ -300,6 +302,8 @@ class Invoker:
 
     def schedule_retry(self, seq: int, number: int, delay_ms: int, jitter: bool) -> None:
         inv = self.processor.machine.resident.get(seq)
+        if inv is not None:
+            self.retries[inv.service, inv.handler] += 1
         if inv is not None and inv.last_error is not None:
             extra = {"invocation_id": inv.id, "target": inv.target, "error": inv.last_error.message}
             log.warning("attempt failed, will retry", extra={**extra, "delay_ms": delay_ms, "failed": inv.retry_count})

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+import apsw
 
 from holdfast.core import events as ev
 from holdfast.core import ids
@@ -35,6 +38,7 @@ class Operations:
     _machine: Machine
     _processor: Processor
     _invoker: Invoker
+    _reader: apsw.Connection
 
     @property
     def services(self) -> dict[str, ServiceSpec]:
@@ -49,6 +53,21 @@ class Operations:
 
     async def _ask(self, token: asyncio.Future[T], event: ev.Event) -> T:
         raise NotImplementedError
+
+    @property
+    def reader(self) -> apsw.Connection:
+        """Sees what is committed; in a database of memory, what its only connection sees."""
+        return self._reader
+
+    @property
+    def retries(self) -> Mapping[tuple[str, str], int]:
+        """(service, handler) -> attempts that failed and were to be repeated, since this engine was started."""
+        return self._invoker.retries
+
+    def backing_off(self) -> dict[str, int]:
+        """service -> invocations that wait for their next attempt."""
+        waiting = (inv.service for inv in self._machine.resident.values() if inv.next_retry_at_ms is not None)
+        return dict(Counter(waiting))
 
     async def cancel(self, invocation_id: str) -> str:
         """Ask an invocation to stop: `appended` (the signal is stored) or `done` (it had not started and is gone).

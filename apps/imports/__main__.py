@@ -1,0 +1,5 @@
+"""`python -m apps.imports`."""
+
+from apps.imports.cli import main
+
+main(prog_name="imports")

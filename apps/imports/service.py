@@ -1,0 +1,191 @@
+"""What a person may do with imports: start, look, cancel, list. Used by the API and the pages alike.
+
+The engine knows what runs, the store what came of it. An import that the engine has forgotten (it keeps finished
+workflows for a time) is answered from the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+import msgspec
+
+from apps.imports.engine import EngineAway, EngineClient
+from apps.imports.messages import Accepted, HistoryPage
+from apps.imports.model import HistoryEntry, ImportRequest, Progress, Status, check_import_id, job_id_of
+from apps.imports.store import Store
+
+LOOK_S = 1.0
+"""Between two looks at an import that somebody follows."""
+
+
+class NotFound(Exception):
+    """No import has this id."""
+
+    def __init__(self, import_id: str) -> None:
+        super().__init__(f"there is no import {import_id[:140]!r}")
+
+
+class AlreadyThere(Exception):
+    """The id was started before, so nothing was started. `status` says how far that one is."""
+
+    def __init__(self, import_id: str, status: Status) -> None:
+        hint = "choose another id to import again" if status.is_final else "it goes on"
+        super().__init__(f"import {import_id!r} was started before and is {status}; {hint}")
+        self.status = status
+
+
+class AlreadyOver(Exception):
+    """The import ended before it could be cancelled. `status` says how."""
+
+    def __init__(self, import_id: str, status: Status) -> None:
+        super().__init__(f"import {import_id!r} is {status} already; there is nothing to cancel")
+        self.status = status
+
+
+class InvalidCursor(ValueError):
+    """The cursor was not made by an earlier page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imports:
+    """The operations. `engine` runs the workflow `KboImport`, which works on `store`."""
+
+    engine: EngineClient
+    store: Store
+
+    async def start(self, request: ImportRequest) -> Accepted:
+        """Start an import under `request.import_id`. Durable when it returns.
+
+        Raises:
+            AlreadyThere: nothing was started.
+            EngineAway: it is not known whether it was started; the same request again is safe.
+        """
+        import_id = request.import_id
+        if (job := await self.store.job(import_id)) is not None and job.status.is_final:
+            raise AlreadyThere(import_id, job.status)
+        started = await self.engine.start(import_id, msgspec.to_builtins(request))
+        if not started.is_new:
+            progress = await self.progress(import_id)
+            raise AlreadyThere(import_id, Status.PENDING if progress is None else progress.status)
+        address = f"/imports/{import_id}"
+        return Accepted(
+            import_id, "started", job_id_of(import_id), started.invocation_id, f"/api{address}/progress", address
+        )
+
+    async def progress(self, import_id: str) -> Progress | None:
+        """How far an import is; None if no import has this id.
+
+        Raises:
+            EngineAway
+        """
+        try:
+            check_import_id(import_id)
+        except ValueError:
+            return None
+        progress = msgspec.json.decode(await self.engine.progress(import_id), type=Progress)
+        if progress.status is not Status.PENDING:
+            return progress
+        # Pending is also what the handler says of an id that never ran, or ran so long ago that it is forgotten.
+        if (job := await self.store.job(import_id)) is not None:
+            return _progress_of(job)
+        return progress if await self.engine.is_known(import_id) else None
+
+    async def follow(self, import_id: str) -> AsyncGenerator[Progress | EngineAway]:
+        """Every change of the progress from now on, the first at once; ends after a final one.
+
+        An engine that does not answer is told as the error, and asked again.
+
+        Raises:
+            NotFound: at the first look only.
+        """
+        last: Progress | EngineAway | None = None
+        while True:
+            try:
+                found = await self.progress(import_id)
+            except EngineAway as error:
+                yield error
+            else:
+                if found is None:
+                    raise NotFound(import_id)
+                if found != last:
+                    last = found
+                    yield found
+                if found.status.is_final:
+                    return
+            await asyncio.sleep(LOOK_S)  # between two looks; whoever listens may go at any time
+
+    async def cancel(self, import_id: str) -> None:
+        """Ask for the end of an import. It stops before its next batch and rolls back; its progress then says cancelled.
+
+        Raises:
+            NotFound, EngineAway
+            AlreadyOver: it is completed, failed or cancelled.
+        """
+        progress = await self.progress(import_id)
+        if progress is None:
+            raise NotFound(import_id)
+        if progress.status.is_final:
+            raise AlreadyOver(import_id, progress.status)
+        invocation_id = progress.invocation_id or await self.engine.invocation_id(import_id)
+        if not await self.engine.cancel(invocation_id):
+            ended = await self.progress(import_id)
+            if ended is not None and ended.status.is_final:
+                raise AlreadyOver(import_id, ended.status)
+
+    async def source_of(self, import_id: str) -> str | None:
+        """Where its file came from, once that is recorded."""
+        job = await self.store.job(import_id)
+        return None if job is None else job.source
+
+    async def history(self, limit: int, cursor: str | None = None) -> HistoryPage:
+        """Imports, newest first.
+
+        Args:
+            cursor: `next_cursor` of an earlier page.
+        Raises:
+            InvalidCursor
+        """
+        offset = await self._offset(cursor) if cursor else 0
+        entries = await self.store.history(limit=limit + 1, offset=offset)
+        shown = entries[:limit]
+        return HistoryPage(shown, shown[-1].import_id if len(entries) > limit else None)
+
+    async def _offset(self, cursor: str) -> int:
+        """How many imports are as new as the one that the last page ended with, or newer."""
+        rows = await self.store.query(
+            "SELECT count(*) FROM import_jobs, (SELECT created_at c, import_id i FROM import_jobs WHERE import_id = ?) "
+            "WHERE (created_at, import_id) >= (c, i)",
+            [cursor],
+        )
+        if not rows[0][0]:
+            raise InvalidCursor(f"cursor {cursor[:140]!r} was not made by an earlier page")
+        return rows[0][0]
+
+    async def is_engine_there(self) -> bool:
+        """One look, without patience."""
+        try:
+            await self.engine.check()
+        except EngineAway:
+            return False
+        return True
+
+
+def _progress_of(job: HistoryEntry) -> Progress:
+    return Progress(
+        status=job.status,
+        import_id=job.import_id,
+        job_id=job.job_id,
+        extract_number=job.extract_number,
+        extract_type=job.extract_type,
+        snapshot_date=job.snapshot_date,
+        completed=job.completed_batches,
+        total=job.total_batches,
+        rows_completed=job.rows,
+        rows_total=job.rows,
+        rejected_rows=job.rejected_rows,
+        names_resolved=job.names_resolved,
+        error=job.error,
+    )

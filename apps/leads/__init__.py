@@ -1,0 +1,1 @@
+"""leads: discovery and enrichment of businesses, paid from a wallet."""

@@ -1,0 +1,280 @@
+"""Enrichment, the slow tier. Service `enrichment`, handlers `enrichBusiness` and `enrichBatch`.
+
+    enrichBusiness   scan-website -> find-owner -> deep-audit -> lead-score
+    enrichBatch      enrichBusiness of each, a call and so an invocation each, so many at a time
+
+One business that fails is an entry among the errors of its batch. What an earlier run of the job has enriched is not done
+again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from restate import Context, Service, TerminalError
+
+from apps.leads import web
+from apps.leads.model import (
+    ENRICHMENT_BUSINESSES_MAX,
+    BatchEntry,
+    BatchFailure,
+    Business,
+    CostEvent,
+    EnrichBatchRequest,
+    EnrichBatchResult,
+    EnrichBusinessRequest,
+    EnrichedBusiness,
+    Lead,
+    ScoreReport,
+)
+from apps.leads.score import discovery_score, lead_score
+from apps.leads.settings import Settings
+from apps.leads.sites import look_at
+from apps.leads.steps import Steps
+from apps.leads.store import Store
+from apps.leads.web.types import AuditReport, OwnerSearch, SiteScan
+from holdfast.patterns import fan_out
+
+SERVICE = "enrichment"
+
+
+def enrichment_service(store: Store, settings: Settings) -> tuple[Service, Any]:
+    """The service, and its handler for batches."""
+    service = Service(SERVICE, description="Looks closely at businesses: website, owner, audit, lead score")
+
+    @service.handler("enrichBusiness")
+    async def enrich_business(ctx: Context, request: EnrichBusinessRequest) -> EnrichedBusiness:
+        return await _Enrichment(ctx, store, settings, request).run()
+
+    @service.handler("enrichBatch")
+    async def enrich_batch(ctx: Context, request: EnrichBatchRequest) -> EnrichBatchResult:
+        _check_batch(request)
+        outcomes = await fan_out(
+            request.businesses,
+            lambda business: ctx.service_call(
+                enrich_business,
+                EnrichBusinessRequest(
+                    business=business,
+                    job_id=request.job_id,
+                    run=request.run,
+                    discovery_score=request.discovery_scores.get(business.place_id),
+                    is_brief=True,
+                ),
+            ),
+            concurrency=settings.enrich_concurrency,
+        )
+        steps = Steps(ctx, store, request.job_id, request.run)
+        failures = {one.item.place_id: one.error for one in outcomes if one.status == "failed"}
+        if failures and request.job_id:
+            await steps.run("keep-failures", lambda: _keep_failures(store, request.job_id, failures))
+        return EnrichBatchResult(
+            results=[_entry(one.value) for one in outcomes if one.value is not None],
+            errors=[
+                BatchFailure(place_id=one.item.place_id, name=one.item.name, error=one.error, code=one.error_code)
+                for one in outcomes
+                if one.status == "failed"
+            ],
+        )
+
+    return service, enrich_batch
+
+
+def _check_batch(request: EnrichBatchRequest) -> None:
+    count = len(request.businesses)
+    if not 1 <= count <= ENRICHMENT_BUSINESSES_MAX:
+        raise TerminalError(f"businesses: 1 to {ENRICHMENT_BUSINESSES_MAX}, not {count}", status_code=422)
+    if len({business.place_id for business in request.businesses}) < count:
+        raise TerminalError("businesses: the same place_id comes twice", status_code=422)
+
+
+def _entry(enriched: EnrichedBusiness) -> BatchEntry:
+    return BatchEntry(
+        place_id=enriched.place_id,
+        name=enriched.name,
+        lead_score=enriched.lead_score.score,
+        owner=enriched.owner.name if enriched.owner is not None else None,
+        audit_score=enriched.audit_result.score if enriched.audit_result is not None else None,
+    )
+
+
+async def _keep_failures(store: Store, job_id: str, failures: dict[str, str]) -> int:
+    for place_id, error in failures.items():
+        await store.records.keep_error(job_id, place_id, error)
+    return len(failures)
+
+
+class _Enrichment:
+    """The enrichment of one business in one run."""
+
+    def __init__(self, ctx: Context, store: Store, settings: Settings, request: EnrichBusinessRequest) -> None:
+        self._store = store
+        self._settings = settings
+        self._request = request
+        self._business: Business = request.business
+        self._job_id = request.job_id
+        self._steps = Steps(ctx, store, request.job_id, request.run)
+
+    async def run(self) -> EnrichedBusiness:
+        subject = self._business.place_id
+        paid = self._settings.step_retry
+        if self._job_id:
+            before = await self._steps.run("find-lead", self._done_before, Lead, subject=subject, summary=_was_found)
+            if before is not None:
+                return self._answer(_as_enriched(before))
+        scan = await self._steps.run(
+            "scan-website", self._scan, SiteScan, subject=subject, summary=_scan_summary, problem=_scan_problem
+        )
+        owner = await self._steps.run(
+            "find-owner",
+            lambda: self._find_owner(scan),
+            OwnerSearch,
+            subject=subject,
+            retry=paid,
+            summary=_owner_summary,
+        )
+        audit = await self._steps.run(
+            "deep-audit", lambda: self._audit(scan), AuditReport, subject=subject, retry=paid, summary=_audit_summary
+        )
+        score = await self._steps.run(
+            "lead-score", lambda: self._score(scan, owner, audit), ScoreReport, subject=subject, summary=_score_summary
+        )
+        return self._answer(self._enriched(scan, owner, audit, score))
+
+    def _answer(self, enriched: EnrichedBusiness) -> EnrichedBusiness:
+        """All of it; for a batch without the scan and the report's text, which are in the database."""
+        if not self._request.is_brief:
+            return enriched
+        audit = enriched.audit_result
+        brief = None if audit is None else msgspec.structs.replace(audit, issues=[], passed=[], citations=[], html=None)
+        return msgspec.structs.replace(enriched, scan_result=None, audit_result=brief)
+
+    async def _done_before(self) -> Lead | None:
+        return await self._store.records.enriched(self._job_id, self._business.place_id)
+
+    async def _scan(self) -> SiteScan | None:
+        if self._business.website is None:
+            return None
+        scan = await look_at(self._business, self._settings, comprehensive=True)
+        await self._cost("scan-website", "website_scan", "own", 0.0, duration_ms=scan.access.elapsed_ms)
+        label = f"scan-website {self._business.place_id}"
+        if scan.is_reachable:
+            await self._steps.log("info", label, f"{self._business.website}: {len(scan.pages)} pages read")
+        else:
+            why = scan.failure.message if scan.failure is not None else "no page"
+            await self._steps.log("warning", label, f"{self._business.website}: {why}")
+        return scan
+
+    async def _find_owner(self, scan: SiteScan | None) -> OwnerSearch:
+        if scan is None:
+            return OwnerSearch(owner=None, asked=[])
+        found = await web.search_owner(self._business.name, scan, sources=owner_sources(self._settings))
+        for use in found.asked:
+            await self._cost("find-owner", "owner_search", use.source, use.cost_usd)
+        return found
+
+    async def _audit(self, scan: SiteScan | None) -> AuditReport | None:
+        """None: there is no page to audit."""
+        if scan is None or not scan.is_reachable:
+            return None
+        service = audit_service(self._settings)
+        try:
+            report = await web.audit(scan, business_name=self._business.name, service=service)
+        except web.AuditRefused as error:
+            raise TerminalError(f"the audit service refused: {error}", status_code=422) from error
+        cost_usd = 0.0 if service is None else self._settings.unit_costs.audit_usd
+        await self._cost("deep-audit", "audit", "own" if service is None else "audit service", cost_usd)
+        return report
+
+    async def _score(self, scan: SiteScan | None, found: OwnerSearch, audit: AuditReport | None) -> ScoreReport:
+        discovery = self._discovery_score(scan)
+        owner = found.owner
+        score = lead_score(discovery, self._business, scan, owner, audit, self._settings.weights)
+        if self._job_id:
+            enriched = self._enriched(scan, found, audit, score)
+            await self._store.records.keep_enriched(self._job_id, enriched, discovery)
+        return score
+
+    def _discovery_score(self, scan: SiteScan | None) -> float:
+        given = self._request.discovery_score
+        return discovery_score(self._business, scan, self._settings.weights).score if given is None else given
+
+    def _enriched(
+        self, scan: SiteScan | None, found: OwnerSearch, audit: AuditReport | None, score: ScoreReport
+    ) -> EnrichedBusiness:
+        return EnrichedBusiness(
+            place_id=self._business.place_id,
+            name=self._business.name,
+            scan_result=scan,
+            owner=found.owner,
+            audit_result=audit,
+            lead_score=score,
+            warnings=_warnings(scan, found),
+        )
+
+    async def _cost(self, step: str, type_: str, provider: str, cost_usd: float, *, duration_ms: int = 0) -> None:
+        if self._job_id:
+            event = CostEvent(
+                step=step,
+                subject=self._business.place_id,
+                type=type_,
+                provider=provider,
+                quantity=1,
+                unit="request",
+                cost_usd=cost_usd,
+                duration_ms=duration_ms,
+                run=self._request.run,
+            )
+            await self._store.add_costs(self._job_id, [event])
+
+
+def _warnings(scan: SiteScan | None, found: OwnerSearch) -> list[str]:
+    warnings = [f"{use.source}: {use.error}" for use in found.asked if use.error]
+    if scan is None:
+        warnings.append("no website is known")
+    elif scan.failure is not None:
+        warnings.append(f"website: {scan.failure.message}")
+    return warnings
+
+
+def _as_enriched(lead: Lead) -> EnrichedBusiness:
+    assert lead.score_report is not None, "an enriched lead has a score"
+    return EnrichedBusiness(
+        place_id=lead.business.place_id,
+        name=lead.business.name,
+        scan_result=lead.scan,
+        owner=lead.owner,
+        audit_result=lead.audit,
+        lead_score=lead.score_report,
+        warnings=lead.warnings,
+    )
+
+
+def _was_found(lead: Lead | None) -> bool:
+    return lead is not None
+
+
+def _scan_summary(scan: SiteScan | None) -> dict[str, Any]:
+    if scan is None:
+        return {"website": None}
+    return {
+        "reachable": scan.is_reachable,
+        "pages": len(scan.pages),
+        "failure": scan.failure.code if scan.failure else None,
+    }
+
+
+def _scan_problem(scan: SiteScan | None) -> str | None:
+    return None if scan is None or scan.failure is None else f"{scan.failure.code}: {scan.failure.message}"
+
+
+def _owner_summary(found: OwnerSearch) -> dict[str, Any]:
+    return {"owner": found.owner.name if found.owner is not None else None, "cost_usd": found.cost_usd}
+
+
+def _audit_summary(report: AuditReport | None) -> dict[str, Any]:
+    return {"score": report.score if report is not None else None}
+
+
+def _score_summary(report: ScoreReport) -> dict[str, Any]:
+    return {"score": report.score}

@@ -1,0 +1,1 @@
+"""Scan campaigns: targets in, scans in durable batches, correlated findings out. See README.md."""

@@ -1,0 +1,222 @@
+"""The campaign workflow: one durable run per campaign id.
+
+    validate ─> (approval) ─> cut ─> scan batch 1 … n ─> correlate ─> publish ─> complete
+       any of them refused for good ──> failed          a cancel, at any time ──> cancelled
+
+It calls services and keeps counts. Targets, results and findings are rows in the database, written by the services.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+from restate import RunOptions, TerminalError, Workflow, WorkflowContext, WorkflowSharedContext
+
+from apps.recon.campaigns.approval import ApprovalRequest, Approvals, outcome
+from apps.recon.campaigns.batch import Batches
+from apps.recon.campaigns.correlator import Correlator
+from apps.recon.campaigns.model import (
+    TARGETS_MAX,
+    BatchRequest,
+    CampaignRequest,
+    CampaignResult,
+    Cut,
+    Phase,
+    Validated,
+    status_text,
+)
+from apps.recon.campaigns.store import CampaignDiffers, CampaignStore
+from apps.recon.campaigns.targets import count
+from apps.recon.campaigns.validation import Validator
+from apps.recon.threats.publishing import Publisher, PublishRequest
+from holdfast.patterns import JobTracker, Saga, decision
+
+SERVICE = "Campaign"
+
+
+class CampaignState(msgspec.Struct):
+    """What the workflow itself says of its progress; never more than `total` are scanned."""
+
+    status: str
+    scanned: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a campaign calls."""
+
+    validator: Validator
+    approvals: Approvals
+    batches: Batches
+    correlator: Correlator
+    publisher: Publisher
+    sessions: JobTracker
+
+
+class Campaigns:
+    """The workflow; its key is the campaign's id. `run(CampaignRequest)`, and beside it `status()`."""
+
+    def __init__(self, store: CampaignStore, services: Services, *, approval_timeout: timedelta) -> None:
+        self._store = store
+        self._services = services
+        self._approval_timeout = approval_timeout
+        service = self.service = Workflow(SERVICE, description="Scans many targets and says what was found.")
+
+        @service.main()
+        async def run(ctx: WorkflowContext, request: Any) -> CampaignResult:
+            wanted = read_request(request, ctx.key())
+            failure = TerminalError("cancelled", status_code=409)
+
+            async def mark_ended() -> None:
+                phase = Phase.CANCELLED if failure.status_code == 409 else Phase.FAILED
+                await store.set_phase(wanted.campaign_id, phase, error=failure.message)
+
+            async with Saga(ctx) as saga:  # its compensation is not interrupted by a further cancel
+                saga.compensate("mark ended", mark_ended)
+                try:
+                    return await self._run(ctx, wanted)
+                except TerminalError as error:
+                    failure = error
+                    is_cancel = error.status_code == 409
+                    ctx.set("status", Phase.CANCELLED.value if is_cancel else Phase.FAILED.value)
+                    end = services.sessions.cancel if is_cancel else services.sessions.fail
+                    ctx.object_send(end, key=wanted.campaign_id, arg=error.message)
+                    raise
+
+        @service.handler()
+        async def status(ctx: WorkflowSharedContext) -> CampaignState:
+            progress: Any = await ctx.get("progress", type_hint=object)
+            text = await ctx.get("status", type_hint=str)
+            if progress is None or text is None:
+                raise TerminalError(f"there is no campaign {ctx.key()}", status_code=404)
+            return CampaignState(text, progress["done"], progress["total"])
+
+        self.run, self.status = run, status
+
+    async def _run(self, ctx: WorkflowContext, request: CampaignRequest) -> CampaignResult:
+        campaign_id, sessions = request.campaign_id, self._services.sessions
+        total = count(request.targets)
+        _tell(ctx, Phase.INITIALIZING, 0, total)
+        total = await ctx.run_typed("begin", self._begin, RunOptions(type_hint=int), request, ctx.request().id)
+        _tell(ctx, Phase.INITIALIZING, 0, total)
+        ctx.object_send(sessions.create, key=campaign_id, arg={"scanner": request.options.scanner})
+        ctx.object_send(sessions.start, key=campaign_id, arg=None)
+
+        validated = await ctx.service_call(self._services.validator.validate, arg=campaign_id)
+        refusal = await self._ask(ctx, request, validated) if validated.sensitive_count else None
+        cut = await ctx.run_typed(
+            "cut", self._cut, RunOptions(type_hint=Cut), campaign_id, request.options.batch_size, refusal
+        )
+        scanned = failed = 0
+        for number in range(1, cut.batch_count + 1):
+            _tell(ctx, Phase.SCANNING, scanned, cut.total, number)
+            done = await ctx.service_call(
+                self._services.batches.run, arg=BatchRequest(campaign_id, number, request.options)
+            )
+            scanned += done.scanned
+            failed += done.failed
+            advance = {"done": scanned, "total": cut.total, "note": f"batch {number} of {cut.batch_count}"}
+            ctx.object_send(sessions.advance, key=campaign_id, arg=advance)
+
+        _tell(ctx, Phase.CORRELATING, scanned, cut.total)
+        await ctx.run_typed("correlating", self._store.set_phase, RunOptions(), campaign_id, Phase.CORRELATING)
+        found = await ctx.service_call(self._services.correlator.correlate, arg=campaign_id)
+        refused = await self._publish(ctx, request, found.threat_count)
+        await ctx.run_typed("complete", self._complete, RunOptions(), campaign_id, refused)
+        _tell(ctx, Phase.COMPLETE, scanned, cut.total)
+        result = CampaignResult(
+            campaign_id=campaign_id,
+            status=Phase.COMPLETE.value,
+            total=cut.total,
+            scanned=scanned,
+            failed=failed,
+            rejected=validated.rejected_count + (validated.sensitive_count if refusal else 0),
+            hosts=found.host_count,
+            threats=found.threat_count,
+        )
+        ctx.object_send(sessions.complete, key=campaign_id, arg=msgspec.to_builtins(result))
+        return result
+
+    async def _ask(self, ctx: WorkflowContext, request: CampaignRequest, validated: Validated) -> str | None:
+        """Wait for the approval of sensitive targets. Why they are not scanned, or None if they are."""
+        campaign_id = request.campaign_id
+        question = (
+            f"May campaign {campaign_id} scan {validated.sensitive_count} sensitive of its "
+            f"{validated.ready_count} targets, with {request.options.scanner}?"
+        )
+        await ctx.run_typed("ask", self._store.set_approval, RunOptions(), campaign_id, "pending")
+        answer = await ctx.workflow_call(
+            self._services.approvals.run,
+            key=campaign_id,
+            arg=ApprovalRequest(question, self._approval_timeout.total_seconds()),
+        )
+        decided = decision(answer)
+        await ctx.run_typed("asked", self._store.set_approval, RunOptions(), campaign_id, outcome(decided))
+        if decided.is_approved:
+            return None
+        if decided.is_timeout:
+            return f"sensitive; nobody approved within {self._approval_timeout}"
+        by = f" by {decided.by}" if decided.by else ""
+        return f"sensitive; denied{by}" + (f": {decided.comment}" if decided.comment else "")
+
+    async def _publish(self, ctx: WorkflowContext, request: CampaignRequest, threat_count: int) -> str | None:
+        """Publish what was found. Why it could not be, or None; the campaign's own report is there in any case."""
+        publish = PublishRequest(request.campaign_id, request.options.contributor, threat_count)
+        try:
+            await ctx.service_call(self._services.publisher.publish, arg=publish)
+        except TerminalError as error:
+            if error.status_code == 409:
+                raise
+            return f"not published: {error.message}"
+        return None
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    async def _begin(self, request: CampaignRequest, invocation_id: str) -> int:
+        """Find the campaign that the API kept, or keep one that came straight to the engine. How many targets it has."""
+        if request.targets:
+            try:
+                known = await self._store.create(request, count(request.targets))
+            except CampaignDiffers as error:
+                raise TerminalError(str(error), status_code=400) from error
+        else:
+            known = await self._store.campaign(request.campaign_id)
+        if known is None:
+            raise TerminalError(f"campaign {request.campaign_id} has no targets", status_code=400)
+        await self._store.set_invocation(request.campaign_id, invocation_id)
+        return known.total
+
+    async def _cut(self, campaign_id: str, batch_size: int, refusal: str | None) -> Cut:
+        cut = await self._store.cut(campaign_id, batch_size, refuse_sensitive=refusal)
+        await self._store.count(campaign_id)
+        return cut
+
+    async def _complete(self, campaign_id: str, refused: str | None) -> None:
+        await self._store.set_phase(campaign_id, Phase.COMPLETE, error=refused)
+
+
+def read_request(request: Any, key: str) -> CampaignRequest:
+    """The request, if it is one and belongs to this key.
+
+    Raises:
+        TerminalError: 400 with the reason.
+    """
+    try:
+        wanted = msgspec.convert(request, CampaignRequest)
+    except msgspec.ValidationError as error:
+        raise TerminalError(f"this is no campaign: {error}", status_code=400) from error
+    if wanted.campaign_id != key:
+        raise TerminalError(f"the key is {key}, but the campaign is {wanted.campaign_id}", status_code=400)
+    if (targets := count(wanted.targets)) > TARGETS_MAX:
+        raise TerminalError(f"{targets} targets; at most {TARGETS_MAX} are scanned in a campaign", status_code=400)
+    return wanted
+
+
+def _tell(ctx: WorkflowContext, phase: Phase, scanned: int, total: int, batch: int = 0) -> None:
+    """For `status`; `progress` is also what `holdfast executions status` shows."""
+    ctx.set("status", status_text(phase, batch))
+    ctx.set("progress", {"done": min(scanned, total), "total": total})

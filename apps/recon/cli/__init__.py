@@ -1,0 +1,45 @@
+"""The command line: `python -m apps.recon keygen | sign | submit | jobs | keys | serve | worker`, and what the parts add."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from apps.recon import parts
+from apps.recon.cli.client import API_URL, Api, Failure
+from apps.recon.cli.jobs import jobs
+from apps.recon.cli.keys import keys
+from apps.recon.cli.scanner import keygen, sign, submit
+from apps.recon.cli.serving import serve, worker
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": None})
+@click.option("--url", envvar="RECON_URL", default=API_URL, show_default=True, help="The API of recon (RECON_URL).")
+@click.option(
+    "--token", envvar="RECON_ADMIN_TOKEN", help="Admin token, for keys and approvals (RECON_ADMIN_TOKEN)."
+)
+@click.option("--json", "as_json", is_flag=True, help="Answers as JSON on standard output, for programs.")
+@click.pass_context
+def recon(context: click.Context, url: str, token: str | None, as_json: bool) -> None:
+    """Signed port scans in, one graph of hosts out; campaigns, enrichment and threats on top."""
+    context.obj = Api(url, token, as_json=as_json)
+
+
+for command in (keygen, sign, submit, jobs, keys, serve, worker, *parts.collect("commands")):
+    recon.add_command(command)
+
+
+def main() -> None:
+    """Entry point. 0; 1 when it failed; 2 for a wrong request or option."""
+    try:
+        status = recon.main(standalone_mode=False, prog_name="python -m apps.recon")
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except Failure as failure:
+        sys.stderr.write(f"error: {failure}\n" + (f"next: {failure.hint}\n" if failure.hint else ""))
+        sys.exit(failure.status)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    sys.exit(status if isinstance(status, int) else 0)

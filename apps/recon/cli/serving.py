@@ -1,0 +1,78 @@
+"""Running recon: everything in one process, or the services alone for a Restate server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from apps.recon import logs
+from apps.recon.cli.client import Failure
+from apps.recon.settings import ENGINES, InvalidSetting, Settings
+
+
+def _settings(flags: dict[str, Any]) -> Settings:
+    try:
+        return Settings.load(flags)
+    except InvalidSetting as error:
+        raise Failure(str(error), hint="all settings: apps/recon/README.md", status=2) from None
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--log-format", type=click.Choice(["text", "json"]), help="Log lines (RECON_LOG_FORMAT)."),
+        click.option("--log-level", help="debug, info, warning or error (RECON_LOG_LEVEL)."),
+        click.option("--surrealdb-url", help="A SurrealDB server (SURREALDB_URL); none: embedded."),
+        click.option(
+            "--dir", "directory", type=click.Path(path_type=Path), help="Where databases are (RECON_DIR)."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.option("--engine", type=click.Choice(ENGINES), help="embedded, or restate: a server elsewhere (RECON_ENGINE).")
+@click.option("--host", help="Address to listen on (HOST).")
+@click.option("--port", help="Port to listen on; 0 takes a free one (PORT).")
+@_common
+def serve(**flags: Any) -> int:
+    """Engine, services and HTTP API in one process."""
+    from apps.recon.serve import run  # here: the other commands start without engine and server
+
+    return run(_settings(flags))
+
+
+@click.command()
+@click.option("--port", "worker_port", help="Port of the SDK endpoint (RECON_WORKER_PORT).")
+@click.option("--host", "worker_host", help="Its address (RECON_WORKER_HOST).")
+@_common
+def worker(**flags: Any) -> int:
+    """The services alone, registered at a Restate server. Several may run on one SurrealDB server."""
+    from apps.recon.engines import EngineUnavailable, open_store, serve_worker
+    from apps.recon.surreal import StoreError
+
+    settings = _settings(flags)
+    logs.configure(settings.log_format, settings.log_level)
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        async with open_store(settings) as store, serve_worker(store, settings) as url:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            sys.stdout.write(f"recon's services answer on {url}; Ctrl-C stops them\n")
+            sys.stdout.flush()
+            await stop.wait()
+
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(work())
+    except (StoreError, EngineUnavailable, OSError) as error:
+        raise Failure(str(error)) from None
+    return 0

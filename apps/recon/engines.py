@@ -1,0 +1,171 @@
+"""recon's two engines behind one shape: embedded in this process, or a Restate server elsewhere.
+
+With a server, the services of recon are served from here (the SDK's endpoint) and registered at it; whoever asks for
+work uses its ingress.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+import restate
+
+from apps.recon.application import create_app
+from apps.recon.control import start_sweeper
+from apps.recon.settings import Settings
+from apps.recon.store import Store
+from apps.recon.surreal import StoreUnavailable
+from holdfast import Engine
+from holdfast.endpoint import serve_endpoint
+from holdfast.metrics import EngineMetrics, RestateMetrics, metrics_endpoint
+
+logger = logging.getLogger("recon.serve")
+
+T = TypeVar("T")
+
+ENGINE_FILE = "engine.db"
+
+RETRY_S = 1.0
+"""Between two looks for something that is not there yet at start."""
+
+
+class EngineUnavailable(Exception):
+    """The Restate server did not answer in time, or refused us."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningEngine:
+    """What the API needs of an engine."""
+
+    client: restate.RestateClient
+    metrics: Any
+    """ASGI application for `/metrics`."""
+    probe: Callable[[], Awaitable[None]]
+    """Returns when the engine answers, else raises."""
+
+
+@asynccontextmanager
+async def open_store(settings: Settings) -> AsyncGenerator[Store]:
+    """The database, waited for when it is a server that is not up yet.
+
+    Raises:
+        StoreError: it is not ours, or did not answer within `startup_wait`.
+    """
+    store = Store.from_settings(settings)
+
+    async def look() -> None:
+        await store.read("RETURN 1")
+
+    try:
+        await _wait_for(look, StoreUnavailable, settings, "SurrealDB")
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def run_engine(store: Store, settings: Settings) -> AsyncGenerator[RunningEngine]:
+    """Run the services of recon on the engine that the settings name.
+
+    Raises:
+        EngineUnavailable: the Restate server did not answer within `startup_wait`, or refused to register recon.
+        HoldfastError: the embedded engine's file is in use or not an engine's.
+    """
+    running = _on_restate(store, settings) if settings.engine == "restate" else _embedded(store, settings)
+    async with running as engine:
+        await start_sweeper(engine.client)
+        yield engine
+
+
+@asynccontextmanager
+async def _embedded(store: Store, settings: Settings) -> AsyncGenerator[RunningEngine]:
+    settings.directory.mkdir(parents=True, exist_ok=True)
+    async with Engine(create_app(store, settings), db=settings.directory / ENGINE_FILE) as engine:
+
+        async def probe() -> None:
+            engine.list_invocations(limit=1)
+
+        yield RunningEngine(engine.client, metrics_endpoint(EngineMetrics(engine)), probe)
+
+
+@asynccontextmanager
+async def _on_restate(store: Store, settings: Settings) -> AsyncGenerator[RunningEngine]:
+    headers = authorization(settings)
+    async with serve_worker(store, settings), httpx.AsyncClient(headers=headers, timeout=5) as http:
+
+        async def probe() -> None:
+            (await http.get(f"{settings.restate_ingress_url}/restate/health")).raise_for_status()
+
+        async with restate.create_client(settings.restate_ingress_url, headers=headers) as client:
+            metrics = metrics_endpoint(RestateMetrics(settings.restate_admin_url, headers=headers))
+            yield RunningEngine(client, metrics, probe)
+
+
+@asynccontextmanager
+async def serve_worker(store: Store, settings: Settings) -> AsyncGenerator[str]:
+    """Serve the SDK endpoint and register it at the Restate server, which is waited for. Yields the endpoint's URL.
+
+    Raises:
+        EngineUnavailable: the server did not answer within `startup_wait`, or refused.
+        OSError: the port is taken.
+    """
+    app = create_app(store, settings)
+    async with serve_endpoint(app, host=settings.worker_host, port=settings.worker_port) as endpoint:
+        url = settings.worker_url or endpoint.url
+        await register(url, settings)
+        logger.info("registered at the Restate server", extra={"url": url, "admin": settings.restate_admin_url})
+        yield url
+
+
+async def register(url: str, settings: Settings) -> None:
+    """Tell the Restate server where recon's services are; known already is as good.
+
+    Raises:
+        EngineUnavailable: it did not answer within `startup_wait`, or refused.
+    """
+    async with httpx.AsyncClient(headers=authorization(settings), timeout=30) as http:
+
+        async def ask() -> httpx.Response:
+            return await http.post(f"{settings.restate_admin_url}/deployments", json={"uri": url, "force": True})
+
+        try:
+            answer = await _wait_for(ask, httpx.TransportError, settings, "the Restate server")
+        except httpx.TransportError as error:
+            raise EngineUnavailable(
+                f"the Restate server's admin address {settings.restate_admin_url} cannot be reached: "
+                f"{error or type(error).__name__}; check RESTATE_ADMIN_URL"
+            ) from error
+    if answer.status_code in (401, 403):
+        raise EngineUnavailable(f"{settings.restate_admin_url} refused us; check RESTATE_AUTH_TOKEN")
+    if answer.is_error:
+        raise EngineUnavailable(
+            f"{settings.restate_admin_url} did not register {url}: {answer.status_code} {answer.text[:300]}; "
+            "can the server reach that address? set RECON_WORKER_URL if it needs another"
+        )
+
+
+def authorization(settings: Settings) -> dict[str, str]:
+    """Headers for the Restate server."""
+    return {"Authorization": f"Bearer {settings.restate_auth_token}"} if settings.restate_auth_token else {}
+
+
+async def _wait_for(ask: Callable[[], Awaitable[T]], absent: type[Exception], settings: Settings, what: str) -> T:
+    """Ask until there is an answer, as long as the error says that nobody is there yet. The last error is raised."""
+    deadline_s = asyncio.get_running_loop().time() + settings.startup_wait.total_seconds()
+    waited = False
+    while True:
+        try:
+            return await ask()
+        except absent as error:
+            if asyncio.get_running_loop().time() + RETRY_S > deadline_s:
+                raise
+            if not waited:
+                logger.warning("waiting for %s: %s", what, error or type(error).__name__)
+                waited = True
+        await asyncio.sleep(RETRY_S)

@@ -1,0 +1,1 @@
+"""Threats, contributors and the publication of what a campaign found. See `apps/recon/campaigns/README.md`."""

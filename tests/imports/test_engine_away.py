@@ -1,0 +1,218 @@
+"""A Restate server behind a door: a token, a limit on requests, hours in which nobody opens. Imports waits and goes on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from apps.imports.cli import main
+from tests.imports.extracts import full_extract
+from tests.imports.running import PATIENCE_S, Running, running_imports
+from tests.providers.proxy import Fault, Passed, Proxy, running_proxy
+from tests.support.restate_server import RunningRestate, free_ports, running_server, skip_without_server
+
+pytestmark = pytest.mark.restate_server
+
+TOKEN = "t0ken-of-the-engine"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningRestate]:
+    skip_without_server()
+    with running_server() as server:
+        yield server
+
+
+@contextmanager
+def behind_proxies(
+    folder: Path, server: RunningRestate, *options: str, ready: bool = True, **variables: str
+) -> Iterator[tuple[Running, Proxy, Proxy]]:
+    """imports that knows the server by the addresses of two proxies: ingress and admin API."""
+    with (
+        running_proxy(server.ingress_url) as ingress,
+        running_proxy(server.admin_url) as admin,
+        running_imports(
+            folder,
+            server,
+            *options,
+            ready=ready,
+            **({"RESTATE_INGRESS_URL": ingress.url, "RESTATE_ADMIN_URL": admin.url} | variables),
+        ) as imports,
+    ):
+        yield imports, ingress, admin
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)  # between two looks
+
+
+def test_a_protected_engine_is_reached_with_the_token_and_no_other_request_is_made(
+    tmp_path: Path, server: RunningRestate
+) -> None:
+    with behind_proxies(tmp_path, server, ready=False, RESTATE_AUTH_TOKEN=TOKEN) as (imports, ingress, admin):
+        ingress.required_token = admin.required_token = TOKEN
+        wait_until(lambda: any(each.path == "/deployments" for each in admin.passed))
+        imports.start(full_extract(tmp_path, imports.next_number()), "with-token")
+        assert imports.until("with-token", "completed", "failed")["error"] is None
+        [sent] = [each for each in ingress.passed if each.path == "/KboImport/with-token/run/send"]
+        assert sent.headers["authorization"] == f"Bearer {TOKEN}"
+        assert imports.http.post("/api/imports/with-token/cancel").status_code == 409
+        ingress.required_token = "another"
+        refused = imports.http.get("/api/imports/with-token/progress")
+        assert (refused.status_code, refused.json()["error"]) == (502, "engine_away")
+        assert "RESTATE_AUTH_TOKEN" in refused.json()["message"]
+        assert TOKEN not in refused.text
+    assert TOKEN not in (tmp_path / "imports.log").read_text()
+
+
+def at_most(requests_per_s: int) -> tuple[Fault, list[Passed]]:
+    """A limit like that of a hosted engine. Returns the fault, and the list of what it refused."""
+    recent: deque[float] = deque()
+    refused: list[Passed] = []
+
+    def limit(request: Passed) -> tuple[int, str] | None:
+        now = time.monotonic()
+        while recent and recent[0] < now - 1:
+            recent.popleft()
+        if len(recent) >= requests_per_s:
+            refused.append(request)
+            return 429, '{"message":"slow down"}'
+        recent.append(now)
+        return None
+
+    return limit, refused
+
+
+def test_a_limited_engine_is_asked_more_slowly_and_nobody_sees_an_error(tmp_path: Path, server: RunningRestate) -> None:
+    with behind_proxies(tmp_path, server, IMPORTS_BATCH_ROWS="1") as (imports, ingress, _):
+        ingress.fault, refused = at_most(40)
+        imports.start(full_extract(tmp_path, imports.next_number(), enterprises=100), "limited")
+        with ThreadPoolExecutor(8) as pool:
+            statuses = list(
+                pool.map(lambda _: imports.http.get("/api/imports/limited/progress").status_code, range(160))
+            )
+        assert set(statuses) == {200}
+        assert refused, "the limit was never reached"
+        assert imports.until("limited", "completed", "failed")["error"] is None
+
+
+def test_a_start_waits_for_an_engine_that_is_down_for_a_while(tmp_path: Path, server: RunningRestate) -> None:
+    with behind_proxies(tmp_path, server) as (imports, ingress, _):
+        refusals = 0
+
+        def down(_: Passed) -> tuple[int, str] | None:
+            nonlocal refusals
+            refusals += 1
+            return (503, "down for a while") if refusals <= 6 else None
+
+        ingress.fault = down
+        imports.start(full_extract(tmp_path, imports.next_number()), "patient")
+        assert refusals > 6
+        assert imports.until("patient", "completed", "failed")["error"] is None
+
+
+def test_an_engine_that_stays_away_is_a_502_and_the_same_start_is_safe_later(
+    tmp_path: Path, server: RunningRestate
+) -> None:
+    with behind_proxies(tmp_path, server, "--engine-patience", "0.2") as (imports, ingress, _):
+        ingress.fault = lambda _: (503, "down")
+        extract = full_extract(tmp_path, imports.next_number())
+        body = {"fileUrl": str(extract), "workflowId": "later"}
+        refused = imports.http.post("/api/imports/start", json=body)
+        assert (refused.status_code, refused.json()["error"]) == (502, "engine_away")
+        assert refused.headers["retry-after"] == "5"
+        assert imports.http.get("/api/imports/later/progress").status_code == 502
+        assert imports.http.get("/imports/later").status_code == 502
+        assert "The engine is away" in imports.http.get("/imports/later").text
+        assert imports.http.get("/health").json() == {"status": "ok", "engine": "away"}
+        ingress.fault = None
+        assert imports.http.post("/api/imports/start", json=body).status_code == 202
+        assert imports.until("later", "completed", "failed")["error"] is None
+
+
+def test_a_running_import_does_not_notice_and_its_watcher_waits(tmp_path: Path, server: RunningRestate) -> None:
+    """The engine reaches the worker directly; only questions pass the door."""
+    options = ("--engine-patience", "0.2")
+    with behind_proxies(tmp_path, server, *options, IMPORTS_BATCH_ROWS="1") as (imports, ingress, _):
+        imports.start(full_extract(tmp_path, imports.next_number(), enterprises=200), "watched")
+        imports.until("watched", "processing", completed=1)
+        down_since = time.monotonic()
+        ingress.fault = lambda _: (503, "down")
+        with ThreadPoolExecutor(1) as pool:
+            watching = pool.submit(CliRunner().invoke, main, ["--url", imports.url, "watch", "watched"])
+            asked = len(ingress.passed)
+            wait_until(lambda: len(ingress.passed) > asked + 8 and time.monotonic() > down_since + 2)
+            assert not watching.done()
+            ingress.fault = None
+            result = watching.result(PATIENCE_S)
+        assert result.exit_code == 0, result.output
+        assert result.stdout.startswith("completed watched: ")
+
+
+def test_the_worker_is_registered_when_the_server_comes_up(tmp_path: Path, server: RunningRestate) -> None:
+    [port] = free_ports(1)
+    with running_imports(tmp_path, server, ready=False, RESTATE_ADMIN_URL=f"http://127.0.0.1:{port}") as imports:
+        assert imports.http.get("/health").status_code == 200
+        with running_proxy(server.admin_url, port=port) as admin:
+            wait_until(lambda: any(each.path == "/deployments" for each in admin.passed))
+            imports.start(full_extract(tmp_path, imports.next_number()), "late-server")
+            assert imports.until("late-server", "completed", "failed")["error"] is None
+
+
+def test_a_server_that_does_not_take_the_worker_ends_it_with_the_reason(tmp_path: Path, server: RunningRestate) -> None:
+    with running_proxy(server.admin_url) as admin:
+        admin.required_token = "another"
+        with running_imports(tmp_path, server, ready=False, RESTATE_ADMIN_URL=admin.url) as imports:
+            assert imports.process.wait(PATIENCE_S) == 1
+        said = (tmp_path / "imports.log").read_text()
+        assert f"error: {admin.url} does not register http://127.0.0.1:" in said
+        assert said.splitlines()[-1].startswith("next: ")
+        assert "Traceback" not in said
+
+
+def test_only_signed_requests_reach_the_workflow_when_a_key_is_set(tmp_path: Path, server: RunningRestate) -> None:
+    [port] = free_ports(1)
+    key = "publickeyv1_AfQwmwfgEZhrWpvv8N52SHpRtZqGGaFr4AZN6qtYWSiY"
+    variables = {"RESTATE_SIGNING_PUBLIC_KEY": key, "IMPORTS_WORKER_PORT": str(port)}
+    # Nothing registers it: the server of this test does not sign.
+    with running_proxy(server.admin_url) as admin:
+        admin.fault = lambda _: (503, "not now")
+        with (
+            running_imports(tmp_path, server, ready=False, RESTATE_ADMIN_URL=admin.url, **variables),
+            httpx.Client(base_url=f"http://127.0.0.1:{port}") as stranger,
+        ):
+            assert stranger.get("/discover").status_code == 401
+            assert stranger.post("/invoke/KboImport/run").status_code == 401
+        with running_imports(tmp_path, server, ready=False, RESTATE_ADMIN_URL=admin.url, IMPORTS_WORKER_PORT=str(port)):
+            accepted = {"accept": "application/vnd.restate.endpointmanifest.v1+json"}
+            manifest = httpx.get(f"http://127.0.0.1:{port}/discover", headers=accepted).json()
+            assert "KboImport" in [service["name"] for service in manifest["services"]]
+
+
+def test_requests_of_many_threads_start_one_import(tmp_path: Path, server: RunningRestate) -> None:
+    with running_imports(tmp_path, server) as imports:
+        extract = full_extract(tmp_path, imports.next_number())
+        body = {"fileUrl": imports.gate.hold(extract), "workflowId": "once"}
+        together = threading.Barrier(6)
+
+        def start() -> int:
+            together.wait()
+            return imports.http.post("/api/imports/start", json=body).status_code
+
+        with ThreadPoolExecutor(6) as pool:
+            statuses = [each.result() for each in [pool.submit(start) for _ in range(6)]]
+        assert sorted(statuses) == [202, 409, 409, 409, 409, 409]
+        imports.gate.release(extract)
+        assert imports.until("once", "completed", "failed")["error"] is None

@@ -1,0 +1,234 @@
+"""The pages in a real browser, on both engines: they show, refresh themselves, and can do nothing but cancel."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from apps.imports.model import Progress, Status
+from apps.imports.page import View, count, duration, render
+from tests.imports.browser import CONTRAST, running_browser, screenshot
+from tests.imports.extracts import full_extract
+from tests.imports.running import EITHER_ENGINE, Running, on_engine
+
+MANY = 1500
+"""Enterprises of an import that is met in the middle: with one row per batch."""
+PATIENCE_MS = 30_000
+
+
+@pytest.fixture(scope="module", params=EITHER_ENGINE)
+def imports(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with on_engine(request.param, tmp_path_factory.mktemp("imports"), IMPORTS_BATCH_ROWS="1") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with running_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser, imports: Running) -> Iterator[Page]:
+    context = browser.new_context(base_url=imports.url)
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def running_import(imports: Running, import_id: str) -> str:
+    """Start one that takes a while, and meet it in the middle."""
+    imports.start(full_extract(imports.folder, imports.next_number(), enterprises=MANY), import_id)
+    imports.until(import_id, "processing", completed=1)
+    return f"/imports/{import_id}"
+
+
+def test_a_running_import_is_shown_refreshes_itself_and_is_cancelled_after_a_question(
+    imports: Running, page: Page
+) -> None:
+    asked: list[tuple[str, float]] = []
+    page.on("request", lambda request: asked.append((request.url, time.monotonic())))
+    page.goto(running_import(imports, "watched"))
+    expect(page).to_have_title(re.compile(r"\d+ % · watched · imports"))
+    expect(page.locator('[data-field="status"]')).to_have_text("processing")
+    before = page.locator('[data-field="completed"]').inner_text()
+    for _ in range(2):
+        with page.expect_response("**/api/imports/watched/progress") as answered:
+            pass
+        assert answered.value.json()["status"] == "processing"
+    expect(page.locator('[data-field="completed"]')).not_to_have_text(before)
+    expect(page.locator('[aria-current="step"]')).to_have_text("processing")
+    screenshot(page, "running")
+
+    # Every two seconds, from its own origin, and without loading the page again.
+    looks = [at_s for url, at_s in asked if url.endswith("/progress")]
+    assert all(1.5 < later - earlier < 6 for earlier, later in itertools.pairwise(looks)), looks
+    assert {urlsplit(url).netloc for url, _ in asked} == {urlsplit(imports.url).netloc}
+    assert [url for url, _ in asked if url.endswith("/imports/watched")] == [f"{imports.url}/imports/watched"]
+
+    page.get_by_role("link", name="Cancel this import…").click()
+    dialog = page.get_by_role("dialog", name="Cancel watched?")
+    expect(dialog).to_be_visible()
+    screenshot(page, "question")
+    dialog.get_by_role("link", name="Keep it running").click()
+    expect(dialog).to_be_hidden()
+    assert imports.progress("watched")["status"] == "processing"
+
+    page.get_by_role("link", name="Cancel this import…").press("Enter")
+    expect(dialog).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+
+    page.get_by_role("link", name="Cancel this import…").click()
+    dialog.get_by_role("button", name="Yes, cancel it").click()
+    expect(page.locator(".status")).to_have_text("cancelled", timeout=PATIENCE_MS)
+    expect(page.get_by_role("link", name="Cancel this import…")).to_have_count(0)
+    assert imports.progress("watched")["status"] == "cancelled"
+    screenshot(page, "cancelled")
+
+
+def test_the_page_is_read_only_but_for_cancel(imports: Running, page: Page) -> None:
+    extract = full_extract(imports.folder, imports.next_number())
+    imports.start(imports.gate.hold(extract), "read-only")
+    page.goto("/imports/read-only")
+    forms = page.locator("form")
+    expect(forms).to_have_count(1)
+    expect(forms).to_have_attribute("action", "/imports/read-only/cancel")
+    assert page.locator("button, input:not([type=hidden]), select, textarea").all_text_contents() == ["Yes, cancel it"]
+    for gone in ("next batch", "process all", "finalize now"):
+        assert gone not in page.content().lower()
+    imports.gate.release(extract)
+    # The page turns into that of a finished import by itself.
+    expect(page.locator(".status")).to_have_text("completed")
+    expect(page.locator("form, button, input")).to_have_count(0)
+    expect(page.locator("body")).to_contain_text("100 %")
+    screenshot(page, "completed")
+    page.goto("/")
+    expect(page.locator("form, button, input")).to_have_count(0)
+
+
+def test_without_javascript_the_page_reloads_and_cancel_asks_on_its_own_page(
+    imports: Running, browser: Browser
+) -> None:
+    extract = full_extract(imports.folder, imports.next_number())
+    imports.start(imports.gate.hold(extract), "plain")
+    context = browser.new_context(base_url=imports.url, java_script_enabled=False)
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    page.goto("/imports/plain")
+    with page.expect_navigation(url="**/imports/plain"):
+        pass  # by itself
+    page.get_by_role("link", name="Cancel this import…").click()
+    expect(page.get_by_role("heading", name="Cancel plain?")).to_be_visible()
+    page.get_by_role("button", name="Yes, cancel it").click()
+    imports.gate.release(extract)
+    expect(page.locator(".status")).to_have_text("cancelled")
+    context.close()
+
+
+def test_a_cancel_form_must_be_ours(imports: Running) -> None:
+    extract = full_extract(imports.folder, imports.next_number())
+    imports.start(imports.gate.hold(extract), "protected")
+    address = "/imports/protected/cancel"
+    foreign_key = re.search(r'name="key" value="(\w+)"', imports.http.get(address).text)
+    assert foreign_key is not None
+    for data in ({}, {"key": ""}, {"key": "guess"}, {"key": "x" * 10_000}, {"key": "ünïcode"}):
+        assert imports.http.post(address, data=data).status_code == 403
+    key = foreign_key[1]
+    assert imports.http.post("/imports/other/cancel", data={"key": key}).status_code == 403
+    assert imports.http.post(address, data={"key": key}, headers={"origin": "https://evil.example"}).status_code == 403
+    imports.gate.release(extract)
+    assert imports.until("protected", "completed", "failed", "cancelled")["status"] == "completed"
+
+
+def test_a_failed_import_says_why_and_nothing_of_it_is_markup(imports: Running, page: Page) -> None:
+    imports.start("/no/such/<script>alert(1)</script>.zip", "failed")
+    imports.until("failed", "failed")
+    page.goto("/imports/failed")
+    expect(page.get_by_role("heading", name="Why it failed")).to_be_visible()
+    expect(page.locator("main")).to_contain_text("<script>alert(1)</script>")
+    assert page.locator("main script").count() == 0
+    screenshot(page, "failed")
+
+
+def test_the_list_leads_to_each_import(imports: Running, page: Page) -> None:
+    imports.start(full_extract(imports.folder, imports.next_number()), "listed")
+    imports.until("listed", "completed")
+    page.goto("/")
+    screenshot(page, "list")
+    page.get_by_role("link", name="listed", exact=True).click()
+    expect(page.get_by_role("heading", name="listed")).to_be_visible()
+
+
+def test_an_unknown_import_is_a_page_that_says_so(imports: Running) -> None:
+    answer = imports.http.get("/imports/never")
+    assert answer.status_code == 404
+    assert "there is no import" in answer.text
+    assert imports.http.get("/?cursor=never").status_code == 400
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_can_be_read_in_both_colour_schemes_and_on_a_telephone(
+    imports: Running, browser: Browser, scheme: Any
+) -> None:
+    import_id = f"seen-{scheme}"
+    extract = full_extract(imports.folder, imports.next_number())
+    imports.start(imports.gate.hold(extract), import_id)
+    imports.start("/no/such.zip", f"{import_id}-failed")
+    imports.until(f"{import_id}-failed", "failed")
+    context = browser.new_context(
+        base_url=imports.url, color_scheme=scheme, viewport={"width": 360, "height": 740}, bypass_csp=True
+    )
+    page = context.new_page()
+    for name in ("", f"imports/{import_id}", f"imports/{import_id}/cancel", f"imports/{import_id}-failed"):
+        page.goto(f"/{name}")
+        assert page.evaluate(CONTRAST) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.locator("html[lang=en] main h1, html[lang=en] main h2").count() > 0
+        screenshot(page, f"{scheme}-{name.replace('/', '-') or 'list'}")
+    page.goto(f"/imports/{import_id}")
+    expect(page.get_by_role("progressbar", name="Batches done")).to_be_visible()
+    expect(page.locator(".status[role=status]")).to_be_visible()
+    context.close()
+    imports.gate.release(extract)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "–"),
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (75, "1 min 15 s"),
+        (3600, "1 h 0 min"),
+        (-1, "0 s"),
+    ],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_what_is_not_known_yet_is_a_dash() -> None:
+    assert count(None) == "–"
+    page = render("import.html", view=View("new", Progress()), form_key="k")
+    assert bytes(page.body).decode().count("<dd data-field") == 9
+
+
+def test_a_completed_import_without_batches_is_full() -> None:
+    empty = Progress(status=Status.COMPLETED)
+    assert View("empty", empty).bar == 1
+    assert View("half", msgspec.structs.replace(empty, total=4, completed=2)).bar == 2
