@@ -3,6 +3,7 @@
     POST /api/imports/start          202 started | 400 | 409 the id is taken | 502 engine away
     GET  /api/imports/{id}/progress  200 | 404 unknown | 502
     GET  /api/imports/{id}/events    the same as server-sent events, until it is over | 404
+    GET  /api/imports/{id}           200 what is recorded of it, with tables and rejected rows | 404
     POST /api/imports/{id}/cancel    202 asked for | 404 | 409 it is over | 502
     GET  /api/imports                200, newest first, by cursor | 400
     GET  /health                     200 | 500 the store fails
@@ -37,6 +38,7 @@ from apps.imports.service import AlreadyOver, AlreadyThere, Imports, InvalidCurs
 logger = logging.getLogger("imports.api")
 
 BODY_BYTES_MAX = 16 * 1024
+REJECTED_MAX = 1000
 AWAY_RETRY_S = 5
 """What a client is told to wait when the engine is away."""
 
@@ -55,6 +57,7 @@ def create_api(imports: Imports, *, token: str | None = None, hosts: Collection[
             Route("/openapi.json", routes.openapi),
             Route("/api/imports", routes.history),
             Route("/api/imports/start", routes.start, methods=["POST"]),
+            Route("/api/imports/{import_id}", routes.outcome),
             Route("/api/imports/{import_id}/progress", routes.progress),
             Route("/api/imports/{import_id}/events", routes.events),
             Route("/api/imports/{import_id}/cancel", routes.cancel, methods=["POST"]),
@@ -86,6 +89,13 @@ class _Routes:
         if progress is None:
             raise NotFound(import_id)
         return _json(progress)
+
+    async def outcome(self, request: Request) -> Response:
+        import_id = request.path_params["import_id"]
+        outcome = await self._imports.outcome(import_id, REJECTED_MAX)
+        if outcome is None:
+            raise NotFound(import_id)
+        return _json(outcome)
 
     async def events(self, request: Request) -> Response:
         following = self._imports.follow(request.path_params["import_id"])

@@ -91,7 +91,7 @@ class Extract:
             if META_FILE not in self._members:
                 raise BrokenExtract(f"{META_FILE} is missing in the zip")
             self.meta: Meta = parse_meta(self._read_meta())
-            expected = {
+            expected: dict[str, tuple[Table, Operation]] = {
                 name: (table, operation)
                 for table in TABLES
                 for name, operation in table.files(self.meta.extract_type).items()
@@ -252,8 +252,10 @@ class _Cutter:
                 break
             data += block
         header, _, data = data.partition(b"\n")
+        if header.endswith(b"\r"):
+            raise BrokenExtract(f"{self._name} line 1: lines end with CR LF; in this format they end with LF")
         try:
-            found = next(csv.reader([header.decode("utf-8-sig").rstrip("\r")]), [])
+            found = next(csv.reader([header.decode("utf-8-sig")]), [])
         except (UnicodeDecodeError, csv.Error):
             found = []
         if found != self._header:

@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from apps.imports.model import HistoryEntry, ImportRequest, WorkerType, check_import_id
+from apps.imports.model import HistoryEntry, ImportRequest, RejectedRow, TableResult, WorkerType, check_import_id
 
 ENTRIES = 50
 ENTRIES_MAX = 500
@@ -70,6 +70,16 @@ class HistoryPage(msgspec.Struct, frozen=True):
     imports: list[HistoryEntry]
     next_cursor: str | None
     """For the next older ones; null at the end."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """One import as it is recorded."""
+
+    job: HistoryEntry
+    tables: list[TableResult]
+    """What it did to each table; empty before it is completed."""
+    rejected: list[RejectedRow]
+    """The first of the rows that were left out."""
 
 
 class Away(msgspec.Struct, frozen=True):

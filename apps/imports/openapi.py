@@ -15,10 +15,10 @@ _REF = "#/components/schemas/{name}"
 def document() -> dict[str, Any]:
     """The document, as JSON data."""
     types = [
-        messages.StartBody, messages.Accepted, Progress, messages.CancelAnswer, messages.HistoryPage, messages.Health, messages.ErrorBody
+        messages.StartBody, messages.Accepted, Progress, messages.CancelAnswer, messages.HistoryPage, messages.Outcome, messages.Health, messages.ErrorBody
     ]  # fmt: skip
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
-    started, accepted, progress, cancelled, history, health, error = schemas
+    started, accepted, progress, cancelled, history, outcome, health, error = schemas
 
     def answers(status: int, meaning: str, schema: dict[str, Any], *errors: int) -> dict[str, Any]:
         known = {str(status): _content(meaning, schema)}
@@ -48,6 +48,11 @@ def document() -> dict[str, Any]:
         "operationId": "cancel",
         "responses": answers(202, "Asked for; over when the progress says so", cancelled, 404, 409, 502),
     }
+    record = {
+        "summary": "What is recorded of an import",
+        "operationId": "outcome",
+        "responses": answers(200, "Its row, its tables, rows that were left out", outcome, 404),
+    }
     listing = {
         "summary": "Imports, newest first",
         "operationId": "history",
@@ -66,6 +71,7 @@ def document() -> dict[str, Any]:
         "paths": {
             "/api/imports": {"get": listing},
             "/api/imports/start": {"post": start},
+            "/api/imports/{import_id}": by_id | {"get": record},
             "/api/imports/{import_id}/progress": by_id | {"get": look},
             "/api/imports/{import_id}/events": by_id | {"get": follow},
             "/api/imports/{import_id}/cancel": by_id | {"post": cancel},

@@ -18,12 +18,14 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from apps.imports.access import FormKey
+from apps.imports.messages import Outcome
 from apps.imports.model import Progress, Status
 from apps.imports.service import Imports, InvalidCursor, NotFound
 
 HERE = Path(__file__).parent
 STAGES = (Status.PENDING, Status.PREPARING, Status.PROCESSING, Status.FINALIZING)
 PAGE_ENTRIES = 25
+REJECTED_SHOWN = 20
 FORM_BYTES_MAX = 4096
 
 
@@ -43,7 +45,12 @@ class View:
 
     import_id: str
     progress: Progress
-    source: str | None = None
+    outcome: Outcome | None = None
+    """None before it is recorded: in its first moments."""
+
+    @property
+    def source(self) -> str | None:
+        return None if self.outcome is None else self.outcome.job.source
 
     @property
     def url(self) -> str:
@@ -173,7 +180,7 @@ class _Pages:
         progress = await self._imports.progress(import_id)
         if progress is None:
             raise NotFound(import_id)
-        return View(import_id, progress, await self._imports.source_of(import_id))
+        return View(import_id, progress, await self._imports.outcome(import_id, REJECTED_SHOWN))
 
 
 async def _form_value(request: Request, name: str) -> str:

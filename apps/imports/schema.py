@@ -10,6 +10,8 @@ the state at extract N is: rows from the last full extract up to N, that were no
 being imported all its rows are there already, but `current_extract` still says N-1, and so do the views.
 """
 
+# ruff: noqa: S608 names in SQL are our own, from `formats` and `schema`; values are always bound
+
 from __future__ import annotations
 
 from apps.imports.formats import TABLES, Table

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from apps.imports.engine import EngineAway, EngineClient
-from apps.imports.messages import Accepted, HistoryPage
+from apps.imports.messages import Accepted, HistoryPage, Outcome
 from apps.imports.model import HistoryEntry, ImportRequest, Progress, Status, check_import_id, job_id_of
 from apps.imports.store import Store
 
@@ -89,9 +89,10 @@ class Imports:
         if progress.status is not Status.PENDING:
             return progress
         # Pending is also what the handler says of an id that never ran, or ran so long ago that it is forgotten.
-        if (job := await self.store.job(import_id)) is not None:
+        job = await self.store.job(import_id)
+        if job is not None and job.status.is_final:
             return _progress_of(job)
-        return progress if await self.engine.is_known(import_id) else None
+        return progress if job is not None or await self.engine.is_known(import_id) else None
 
     async def follow(self, import_id: str) -> AsyncGenerator[Progress | EngineAway]:
         """Every change of the progress from now on, the first at once; ends after a final one.
@@ -135,10 +136,17 @@ class Imports:
             if ended is not None and ended.status.is_final:
                 raise AlreadyOver(import_id, ended.status)
 
-    async def source_of(self, import_id: str) -> str | None:
-        """Where its file came from, once that is recorded."""
+    async def outcome(self, import_id: str, rejected_max: int) -> Outcome | None:
+        """What is recorded of an import so far; None before its first record.
+
+        Args:
+            rejected_max: How many of the rows that were left out are told.
+        """
         job = await self.store.job(import_id)
-        return None if job is None else job.source
+        if job is None:
+            return None
+        tables = await self.store.tables(import_id)
+        return Outcome(job, tables, await self.store.rejected(import_id, limit=rejected_max))
 
     async def history(self, limit: int, cursor: str | None = None) -> HistoryPage:
         """Imports, newest first.

@@ -34,7 +34,7 @@ from apps.leads.sites import look_at
 from apps.leads.steps import Steps
 from apps.leads.store import Store
 from apps.leads.web.types import AuditReport, OwnerSearch, SiteScan
-from holdfast.patterns import fan_out
+from holdfast.patterns import fan_out, idempotency_key, raise_for_status
 
 SERVICE = "enrichment"
 
@@ -98,6 +98,27 @@ def _entry(enriched: EnrichedBusiness) -> BatchEntry:
     )
 
 
+def owner_sources(settings: Settings) -> list[web.OwnerSource]:
+    """Who is asked for the owner, in order."""
+    return [
+        web.WebsiteSource()
+        if source.name == "website"
+        else web.HttpOwnerSource(source.name, source.url, cost_usd=source.cost_usd, token=source.token)
+        for source in settings.owner_sources
+    ]
+
+
+def audit_service(settings: Settings) -> web.AuditService | None:
+    """The outside service, if there is one; None: our own audit."""
+    if not settings.audit_service_url:
+        return None
+    return web.AuditService(
+        settings.audit_service_url,
+        api_key=settings.audit_service_key or None,
+        timeout_s=settings.audit_service_time_s,
+    )
+
+
 async def _keep_failures(store: Store, job_id: str, failures: dict[str, str]) -> int:
     for place_id, error in failures.items():
         await store.records.keep_error(job_id, place_id, error)
@@ -113,12 +134,13 @@ class _Enrichment:
         self._request = request
         self._business: Business = request.business
         self._job_id = request.job_id
+        self._nobodys_id = str(ctx.uuid())
         self._steps = Steps(ctx, store, request.job_id, request.run)
 
     async def run(self) -> EnrichedBusiness:
         subject = self._business.place_id
         paid = self._settings.step_retry
-        if self._job_id:
+        if self._job_id and self._request.run > 1:
             before = await self._steps.run("find-lead", self._done_before, Lead, subject=subject, summary=_was_found)
             if before is not None:
                 return self._answer(_as_enriched(before))
@@ -179,9 +201,19 @@ class _Enrichment:
             return None
         service = audit_service(self._settings)
         try:
-            report = await web.audit(scan, business_name=self._business.name, service=service)
+            report = await web.audit(
+                scan,
+                business_name=self._business.name,
+                locations=[self._business.city] if self._business.city else [],
+                service=service,
+                # A step that was running when the process died runs again, and so does a run that is resumed.
+                idempotency_key=idempotency_key("audit", self._job_id or self._nobodys_id, self._business.place_id),
+            )
         except web.AuditRefused as error:
-            raise TerminalError(f"the audit service refused: {error}", status_code=422) from error
+            raise TerminalError(f"the audit service refused: {error}", status_code=error.status) from error
+        except web.AuditUnavailable as error:
+            raise_for_status(503, f"the audit service: {error}", retry_after_s=error.retry_after_s)
+            raise
         cost_usd = 0.0 if service is None else self._settings.unit_costs.audit_usd
         await self._cost("deep-audit", "audit", "own" if service is None else "audit service", cost_usd)
         return report

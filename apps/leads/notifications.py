@@ -68,7 +68,7 @@ class Delivery(msgspec.Struct, kw_only=True):
 
 def notifications(store: Store, settings: Settings) -> tuple[VirtualObject, Any]:
     """The virtual object and its handler `deliver`. Its keys are targets: see `address_of`."""
-    service = VirtualObject(SERVICE, description="Discord webhooks, one key each", state_preload=[])
+    service = VirtualObject(SERVICE, description="Discord webhooks, one key each", state_preload=False)
 
     @service.handler()
     async def deliver(ctx: ObjectContext, event: Event) -> Delivery:

@@ -114,6 +114,16 @@ class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
     polls_max: int = 60
 
 
+class OwnerSourceSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """A paid service that may know owners (`web.HttpOwnerSource`), or the business's own website."""
+
+    name: str
+    """`answer_engine`, `search_data`, `profile_search`, or another with `cost_usd`; `website` needs no address."""
+    url: str = ""
+    token: str | None = None
+    cost_usd: float | None = None
+
+
 class Settings(msgspec.Struct, kw_only=True):
     """All of it. `Settings()` is a whole, embedded leads in the folder `leads-data`."""
 
@@ -156,6 +166,8 @@ class Settings(msgspec.Struct, kw_only=True):
 
     enrich_concurrency: int = 50
     """Businesses of one batch at the same time."""
+    owner_sources: tuple[OwnerSourceSettings, ...] = (OwnerSourceSettings(name="website"),)
+    """Asked in this order until one answers."""
     audit_service_url: str = ""
     """Empty: our own audit."""
     audit_service_key: str = ""

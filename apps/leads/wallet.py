@@ -41,7 +41,7 @@ class WalletView(msgspec.Struct, kw_only=True):
 
 
 ledger = BoundedLog(LEDGER, keep=100, chunk=50)
-wallet = VirtualObject(SERVICE, description="Money of one user, in cents", state_preload=["wallet"])
+wallet = VirtualObject(SERVICE, description="Money of one user, in cents", state_preload=False)
 SERVICES: list[VirtualObject] = [wallet, ledger.service, ledger.archive]
 
 

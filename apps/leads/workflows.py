@@ -103,8 +103,8 @@ class _Job:
     async def discovery(self) -> DiscoveryResult:
         """Charge, work; refund if the work fails."""
         settings = self._settings
+        await self._mark_running()
         try:
-            await self._mark_running()
             receipt = await self._pay(wallet.charge, "charge", settings.prices.discovery_cents, wallet.refund, "refund")
             async with Saga(self._ctx) as saga:
                 self._undo_by(saga, receipt, wallet.refund, "refund")
@@ -119,8 +119,8 @@ class _Job:
     async def enrichment(self) -> EnrichmentResult:
         """Hold, work, capture; release if the work fails."""
         settings = self._settings
+        await self._mark_running()
         try:
-            await self._mark_running()
             receipt = await self._pay(wallet.hold, "hold", settings.prices.enrichment_cents, wallet.release, "release")
             async with Saga(self._ctx) as saga:
                 self._undo_by(saga, receipt, wallet.release, "release")

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF009 - what looks like a call in a default is dataclasses.field with metadata
 """Every setting of recon: flags before environment before defaults. Nothing else reads the environment."""
 
 from __future__ import annotations
@@ -225,7 +226,8 @@ class Settings:
         """What `Store` opens: a directory, or a server."""
         if self.surrealdb_url is None:
             return self.directory / "surreal"
-        assert self.surrealdb_user is not None and self.surrealdb_pass is not None  # checked by `load`
+        assert self.surrealdb_user is not None  # checked by `load`, as is the password
+        assert self.surrealdb_pass is not None
         return ServerAddress(
             self.surrealdb_url,
             self.surrealdb_user,

@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - put together from our own words; values are always bound
 """The longer SurrealQL of `store.py`, each a step's work within one transaction."""
 
 from __future__ import annotations

@@ -58,6 +58,7 @@ def test_the_commands():
         "state set",
         "state clear",
         "sql",
+        "metrics",
         "services list",
         "services describe",
         "services configure",

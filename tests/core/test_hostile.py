@@ -19,19 +19,27 @@ _messages = st.lists(st.tuples(st.integers(1, 17), _values), max_size=5).map(
 )
 _bodies = st.binary(max_size=30) | _messages | st.tuples(st.integers(1, 17), _messages).map(lambda w: data(*w))
 _kinds = st.sampled_from([*commands.HANDLERS, m.END, m.SUSPENSION, m.ERROR, m.AWAITING_ON]) | st.integers(0, 0xFFFF)
-_frames = st.lists(st.tuples(_kinds, _bodies), min_size=1, max_size=4)
+frames = st.lists(st.tuples(_kinds, _bodies), min_size=1, max_size=4)
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.sampled_from([("Plain/run", None), ("Counter/add", "k"), ("Flow/run", "k")]), _frames)
-def test_whatever_an_attempt_says_the_engine_goes_on(target: tuple[str, str | None], frames: list[sdk.Frame]):
+TARGETS = [("Plain/run", None), ("Counter/add", "k"), ("Flow/run", "k")]
+
+
+def goes_on(target: tuple[str, str | None], said: list[sdk.Frame]) -> None:
+    """Whatever an attempt says, another one in the same batch is served, and the rows can be recovered from."""
     world = World()
     invocation = world.submit(*target)
     bystander = world.submit("Plain/run")
-    event = world.said(invocation, *frames)
+    event = world.said(invocation, *said)
     world.batch(event, world.said(bystander, sdk.output(b"fine"), sdk.END))
     assert world.completion(bystander).value == b"fine"
     world.crash()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(TARGETS), frames)
+def test_whatever_an_attempt_says_the_engine_goes_on(target: tuple[str, str | None], said: list[sdk.Frame]):
+    goes_on(target, said)
 
 
 MALFORMED = {

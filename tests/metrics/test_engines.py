@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -201,3 +203,23 @@ def test_the_command_says_that_nobody_answers() -> None:
     assert done.returncode == 1
     assert "next: start it" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_samples_as_json(tmp_path: Path) -> None:
+    with running_engine(tmp_path) as admin_url:
+        command = [sys.executable, "-m", "holdfast.cli", "metrics", "--json", "--admin-url", admin_url]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE_S)
+    samples = json.loads(done.stdout)
+    assert {"name": "holdfast_engine_up", "labels": {"engine": "embedded"}, "value": 1.0} in samples
+
+
+@contextmanager
+def running_engine(folder: Path) -> Iterator[str]:
+    """`holdfast serve` in a process of its own; gives its admin URL."""
+    command = [sys.executable, "-m", "holdfast.cli", "serve", "tests.metrics.served:app", "--json"]
+    ports = ["--ingress-port", "0", "--admin-port", "0", "--db", str(folder / "engine.db")]
+    with subprocess.Popen([*command, *ports], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["admin_url"]
+        process.terminate()
+        process.stdout.read()

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-import hypercorn.asyncio
-import hypercorn.config
 import pytest
 import restate
 from nacl.signing import SigningKey
 
 from apps.recon.api import create_api
+from apps.recon.application import create_app
 from apps.recon.envelope import seal
 from apps.recon.model import JobState
+from apps.recon.settings import Settings
 from apps.recon.store import Store
-from apps.recon.application import create_app
 from holdfast import Engine
-from tests.support.restate_server import RunningRestate, free_ports, running_server, skip_without_server
+from holdfast.endpoint import serve_endpoint
+from tests.support.restate_server import RunningRestate, running_server, skip_without_server
 
 FINAL_TIMEOUT_S = 30
+
+GENEROUS = Settings(
+    ingest_per_minute=100_000, address_per_minute=100_000, read_per_minute=1_000_000, enrich_after_ingest=False
+)
+"""Limits out of the way; no enrichment, whose work would end after the test."""
+
+StartRecon = Callable[..., AbstractAsyncContextManager["Recon"]]
 
 
 @dataclass
@@ -71,45 +78,59 @@ def restate_server() -> Iterator[RunningRestate]:
 
 
 @asynccontextmanager
-async def embedded(store: Store, db: Path | str) -> AsyncIterator[Recon]:
-    async with store, Engine(create_app(store), db=db) as engine, _http(store, engine.client) as http:
+async def embedded(store: Store, db: Path | str, settings: Settings | None = None) -> AsyncIterator[Recon]:
+    settings = settings or GENEROUS
+    async with (
+        store,
+        Engine(create_app(store, settings), db=db) as engine,
+        serving(store, engine.client, settings) as http,
+    ):
         yield Recon(http, store, engine.client, engine, SigningKey.generate())
 
 
 @asynccontextmanager
-async def on_restate(store: Store, server: RunningRestate) -> AsyncIterator[Recon]:
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(store)
-        [port] = free_ports(1)
-        config = hypercorn.config.Config()
-        config.bind, config.errorlog, config.graceful_timeout = [f"127.0.0.1:{port}"], None, 1.0
-        stop = asyncio.Event()
-        app: Any = create_app(store)
-        serving = asyncio.create_task(hypercorn.asyncio.serve(app, config, mode="asgi", shutdown_trigger=stop.wait))
-        try:
-            # In a thread, because the server asks the application, which runs here, before it answers.
-            await asyncio.to_thread(server.register, f"http://127.0.0.1:{port}", force=True)
-            client = await stack.enter_async_context(restate.create_client(server.ingress_url))
-            http = await stack.enter_async_context(_http(store, client))
+async def on_restate(store: Store, server: RunningRestate, settings: Settings | None = None) -> AsyncIterator[Recon]:
+    settings = settings or GENEROUS
+    async with store, serve_endpoint(create_app(store, settings), drain_s=1.0) as endpoint:
+        # In a thread, because the server asks the application, which runs here, before it answers.
+        await asyncio.to_thread(server.register, endpoint.url, force=True)
+        async with (
+            restate.create_client(server.ingress_url) as client,
+            serving(store, client, settings) as http,
+        ):
             yield Recon(http, store, client, None, SigningKey.generate())
-        finally:
-            stop.set()
-            await serving
 
 
-def _http(store: Store, client: restate.RestateClient) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app=create_api(store, client))
-    return httpx.AsyncClient(transport=transport, base_url="http://recon", timeout=30)
+@asynccontextmanager
+async def serving(
+    store: Store, client: restate.RestateClient, settings: Settings = GENEROUS, *, address: str = "203.0.113.9"
+) -> AsyncIterator[httpx.AsyncClient]:
+    """The API, spoken to in process by somebody at `address`."""
+    api = create_api(store, client, settings)
+    transport = httpx.ASGITransport(app=api, client=(address, 40000))
+    async with (
+        api.router.lifespan_context(api),
+        httpx.AsyncClient(transport=transport, base_url="http://recon", timeout=30) as http,
+    ):
+        yield http
 
 
 @pytest.fixture(params=["holdfast", pytest.param("restate", marks=pytest.mark.restate_server)])
-async def recon(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Recon]:
+async def start_recon(request: pytest.FixtureRequest, tmp_path: Path) -> StartRecon:
+    """Starts recon on either engine with settings of the test's own."""
+    server: RunningRestate | None = request.getfixturevalue("restate_server") if request.param == "restate" else None
+
+    def start(settings: Settings = GENEROUS, store: Store | None = None) -> AbstractAsyncContextManager[Recon]:
+        store = store or Store(tmp_path / "surreal")
+        if server is None:
+            return embedded(store, tmp_path / "engine.db", settings)
+        return on_restate(store, server, settings)
+
+    return start
+
+
+@pytest.fixture
+async def recon(start_recon: StartRecon) -> AsyncIterator[Recon]:
     """recon on either engine."""
-    store = Store(tmp_path / "surreal")
-    running = (
-        embedded(store, tmp_path / "engine.db")
-        if request.param == "holdfast"
-        else on_restate(store, request.getfixturevalue("restate_server"))
-    )
-    async with running as recon:
+    async with start_recon() as recon:
         yield recon

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
 import msgspec
 import pytest
 import restate
 
-from apps.recon.api import create_api
 from apps.recon.batches import Batch
 from apps.recon.demo_tally import count
 from apps.recon.envelope import BODY_BYTES_MAX
@@ -25,7 +23,6 @@ from apps.recon.model import IngestRequest, IngestResult, JobState, PersistedCou
 from apps.recon.store import Step, Store, StoreError
 from apps.recon.workflow import SERVICE, start_ingest
 from tests.recon.conftest import Recon, embedded
-from tests.support.restate_server import free_ports
 
 DATA = Path(__file__).resolve().parents[2] / "apps" / "recon" / "data"
 FILES = sorted(path for path in DATA.glob("*/*") if path.suffix in (".json", ".jsonl", ".xml"))

@@ -77,7 +77,9 @@ def test_a_real_file(name: str):
 
 
 def test_every_real_file_is_in_the_table_but_the_one_without_ports():
-    present = {f"{path.parent.name}/{path.name}" for tool in ("masscan", "naabu", "nmap") for path in DATA.glob(f"{tool}/*")}
+    present = {
+        f"{path.parent.name}/{path.name}" for tool in ("masscan", "naabu", "nmap") for path in DATA.glob(f"{tool}/*")
+    }
     assert present - FILES.keys() == {"naabu/pd_readme_typo_ip_is_port.jsonl"}
     with pytest.raises(ScanRejected, match=r"^no valid hosts \(4 entries could not be used\)$"):
         parse_scan((DATA / "naabu" / "pd_readme_typo_ip_is_port.jsonl").read_text())

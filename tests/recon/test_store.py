@@ -18,7 +18,7 @@ import pytest
 from apps.recon.batches import cut
 from apps.recon.model import TRANSITIONS, Host, IngestRequest, Job, JobState, Port, Scan
 from apps.recon.parsers import parse_scan
-from apps.recon.store import InvalidCursor, InvalidTransition, JobFilter, Step, Store, UnknownJob
+from apps.recon.store import InvalidTransition, JobFilter, Step, Store, UnknownJob
 from apps.recon.surreal import DATABASE, NAMESPACE, StoreError, StoreInUse, StoreRefused, Surreal
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -277,6 +277,8 @@ def _markup(scan: SiteScan) -> Finding | None:
 
 @_check("security", "tls", 40, "Serve the site by https only; certificates are free.")
 def _tls(scan: SiteScan) -> Finding | None:
+    if not scan.access.final_url:
+        return _UNKNOWN  # a file
     if not scan.access.has_tls:
         return Finding("the site is not served by https")
     tls = scan.access.tls

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
+from ipaddress import ip_network
 from pathlib import Path
 
 import msgspec
@@ -95,13 +96,16 @@ def main(arguments: Sequence[str]) -> int:
     except SystemExit as stopped:
         return int(stopped.code or 0)
     try:
-        policy = NetworkPolicy(allowed_networks=tuple(options.allow_network))
+        for network in options.allow_network:
+            ip_network(network)
+    except ValueError as wrong:
+        sys.stderr.write(f"error: {wrong}; next: write a network such as 127.0.0.0/8\n")
+        return 2
+    policy = NetworkPolicy(allowed_networks=tuple(options.allow_network))
+    try:
         scan = scan_target(options.target, country=options.country and options.country.upper(), policy=policy)
     except FileNotFoundError as missing:
         sys.stderr.write(f"error: no file {missing}; next: give a saved page, or an address with http:// or https://\n")
-        return 2
-    except ValueError as wrong:
-        sys.stderr.write(f"error: {wrong}; next: write a network such as 127.0.0.0/8\n")
         return 2
     text = msgspec.json.format(msgspec.json.encode(scan), indent=2).decode() if options.json else scan_text(scan)
     sys.stdout.write(f"{text}\n")

@@ -129,7 +129,7 @@ class Document:
         """(address, text) of every `<a href>`; the text is that of the images in it where there is no other."""
         found: list[tuple[str, str]] = []
         for node in self.nodes("a[href], area[href]")[:3_000]:
-            text = clean(node.text(separator=" "), 200)
+            text = visible_text(node, 200)
             if not text:
                 image = node.css_first("img[alt]")
                 text = clean(attribute(image, "alt") if image is not None else attribute(node, "title"), 200)
@@ -142,7 +142,7 @@ class Document:
         lines: list[str] = []
         current: list[str] = []
         size = 0
-        for piece in self._pieces():
+        for piece in pieces(self.tree.body or self.tree.root):
             if piece is None:
                 if current:
                     line = clean("".join(current), 2_000)
@@ -162,32 +162,6 @@ class Document:
     def text(self) -> str:
         return "\n".join(self.lines)
 
-    def _pieces(self) -> Iterator[str | None]:
-        """Texts in document order; None where a block begins or ends. Without recursion: pages nest as they like."""
-        root = self.tree.body or self.tree.root
-        if root is None:
-            return
-        stack: list[tuple[LexborNode | None, bool]] = [(root.child, False)]
-        while stack:
-            node, is_block_end = stack.pop()
-            if is_block_end:
-                yield None
-            if node is None:
-                continue
-            stack.append((node.next, False))
-            if node.is_text_node:
-                yield node.text_content or ""
-                continue
-            tag = node.tag or ""
-            if not node.is_element_node or tag in _UNSEEN or "hidden" in node.attributes:
-                continue
-            if tag in _BLOCKS:
-                yield None
-                stack.append((None, True))
-            if tag == "img" and (alternative := attribute(node, "alt")):
-                yield f" {alternative} "
-            stack.append((node.child, False))
-
     @cached_property
     def host(self) -> str:
         return host_of(self.url)
@@ -196,6 +170,37 @@ class Document:
         """Whether `url` is of the same site: same host, `www.` and subdomains aside."""
         other = host_of(url)
         return not other or other == self.host or other.endswith("." + self.host) or self.host.endswith("." + other)
+
+
+def pieces(root: LexborNode | None) -> Iterator[str | None]:
+    """What a reader sees below `root`, in order; None where a block begins or ends. Without recursion: pages nest."""
+    if root is None:
+        return
+    stack: list[tuple[LexborNode | None, bool]] = [(root.child, False)]
+    while stack:
+        node, is_block_end = stack.pop()
+        if is_block_end:
+            yield None
+        if node is None:
+            continue
+        stack.append((node.next, False))
+        if node.is_text_node:
+            yield node.text_content or ""
+            continue
+        tag = node.tag or ""
+        if not node.is_element_node or tag in _UNSEEN or "hidden" in node.attributes:
+            continue
+        if tag in _BLOCKS:
+            yield None
+            stack.append((None, True))
+        if tag == "img" and (alternative := attribute(node, "alt")):
+            yield f" {alternative} "
+        stack.append((node.child, False))
+
+
+def visible_text(node: LexborNode, characters_max: int = 500) -> str:
+    """What a reader sees of `node`, on one line: no script, no style."""
+    return clean("".join(" " if piece is None else piece for piece in pieces(node)), characters_max)
 
 
 def host_of(url: str) -> str:

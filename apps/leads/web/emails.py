@@ -21,10 +21,12 @@ _BRACKETED = re.compile(
     re.IGNORECASE,
 )
 _SPELLED = re.compile(
-    rf"({_LOCAL})\s+(?:at|arobase)\s+([A-Za-z0-9-]+(?:\s+(?:dot|point)\s+[A-Za-z0-9-]+)+)", re.IGNORECASE
+    rf"({_LOCAL})\s+(?:at|arobase)\s+([A-Za-z0-9-]+(?:\s+(?:dot|point|punt)\s+[A-Za-z0-9-]+)*?\s+(?:dot|point|punt)\s+"
+    r"(?:com|net|org|info|biz|shop|eu|be|nl|fr|de|lu|uk|ch|at|es|it|ca|us|io))\b",
+    re.IGNORECASE,
 )
 _SPACED = re.compile(rf"(?<![A-Za-z0-9._%+-])({_LOCAL})(?: @ | @|@ )({_DOMAIN})(?![A-Za-z0-9@-])")
-_DOT = re.compile(r"\s*(?:[\[({<]\s*(?:dot|punt|point|punkt|\.)\s*[\])}>]|\s(?:dot|point)\s|\.)\s*", re.IGNORECASE)
+_DOT = re.compile(r"\s*(?:[\[({<]\s*(?:dot|punt|point|punkt|\.)\s*[\])}>]|\s(?:dot|point|punt)\s|\.)\s*", re.IGNORECASE)
 _FILE_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".css", ".js", ".ico", ".woff", ".pdf")
 # Never a business's own: place holders, and the mark of tools.
 _NOT_MEANT = re.compile(

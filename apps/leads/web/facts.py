@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from selectolax.lexbor import LexborNode
 
-from apps.leads.web.document import Document, attribute, clean, host_of
+from apps.leads.web.document import Document, attribute, clean, host_of, visible_text
 from apps.leads.web.types import Accessibility, Form, Head, Resources, Structure, Text
 
 SEMANTIC_TAGS = ("header", "nav", "main", "article", "section", "aside", "footer", "figure", "address", "time")
@@ -67,7 +67,7 @@ def structure(document: Document) -> Structure:
 def heading_text(node: LexborNode) -> str:
     """The text of a heading; of a logo its alternative text."""
     image = node.css_first("img[alt]")
-    return clean(node.text(separator=" "), 200) or (clean(attribute(image, "alt"), 200) if image is not None else "")
+    return visible_text(node, 200) or (clean(attribute(image, "alt"), 200) if image is not None else "")
 
 
 def forms(document: Document) -> list[Form]:
@@ -115,7 +115,7 @@ def _form_kind(node: LexborNode, fields: list[LexborNode], action: str) -> str:
 def text(document: Document, page_head: Head) -> Text:
     description = page_head.description or page_head.open_graph.get("description")
     if description is None:
-        paragraphs = (clean(node.text(separator=" "), 500) for node in document.nodes("p")[:200])
+        paragraphs = (visible_text(node) for node in document.nodes("p")[:200])
         description = next((paragraph for paragraph in paragraphs if len(paragraph) >= 60), None)
     return Text(
         description=description,
@@ -129,7 +129,7 @@ def services(document: Document) -> list[str]:
     """What stands below a heading such as `Our services`: the next list, or the next smaller headings."""
     found: list[str] = []
     for heading in document.nodes("h1, h2, h3, h4"):
-        title = clean(heading.text(), 60)
+        title = visible_text(heading, 60)
         if not title or len(title) > 40 or _SERVICES.search(title) is None:
             continue
         level = heading.tag or "h2"
@@ -139,7 +139,7 @@ def services(document: Document) -> list[str]:
                 break
             if node.is_element_node:
                 items = [node] if node.tag in {"h3", "h4", "h5"} else node.css("li, h3, h4, h5, dt")
-                found += [clean(item.text(separator=" "), 80) for item in items]
+                found += [visible_text(item, 80) for item in items]
             node = node.next
     return [name for name in dict.fromkeys(found) if 2 < len(name) < 80][:20]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from apps.leads.web import facts, people, structured
-from apps.leads.web.document import Document, attribute
+from apps.leads.web.document import Document, attribute, visible_text
 from apps.leads.web.emails import emails_in, merge_emails, normal
 from apps.leads.web.phones import guess_country, merge_phones, parsed, phones_in_links, phones_in_text
 from apps.leads.web.scores import ai_readability, seo
@@ -126,8 +127,8 @@ def contact_facts(document: Document, items: list[structured.Item], marks: Marks
 
 def addresses_in_text(document: Document) -> list[Address]:
     """Postal addresses that a reader sees, as one line."""
-    nodes = [" ".join((node.text(separator=" ") or "").split()) for node in document.nodes("address")[:3]]
-    pairs = [f"{first} {second}" for first, second in zip(document.lines, [*document.lines[1:], ""], strict=True)]
+    nodes = [visible_text(node) for node in document.nodes("address")[:3]]
+    pairs = [f"{first} {second}" for first, second in pairwise([*document.lines, ""])]
     for text in [*nodes, *document.lines, *pairs]:
         if len(text) < 400 and any(character.isdigit() for character in text):
             for pattern in _ADDRESS_LINES:

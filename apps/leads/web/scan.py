@@ -84,7 +84,7 @@ async def scan_site(
     for candidate in candidates:
         await visit.run(candidate)
         failure = visit.scan.failure
-        if failure is None or failure.code not in {"connect", "tls"}:
+        if failure is None or failure.code not in {"connect", "tls", "timeout"}:
             break
     scan = visit.scan
     outcome = "ok" if scan.failure is None else f"{scan.failure.code}: {scan.failure.message}"

@@ -10,13 +10,14 @@ from typing import Any
 
 from selectolax.lexbor import LexborNode
 
-from apps.leads.web.document import Document, attribute, clean
+from apps.leads.web.document import Document, attribute, clean, visible_text
 from apps.leads.web.types import Address, Organization, StructuredData
 
 Item = dict[str, Any]
 """`@type` is a list of names without `http://schema.org/`; other values are texts, items, or lists of them."""
 
 _ITEMS_MAX = 500
+ADDRESS_CHARACTERS_MIN = 8
 _DEPTH_MAX = 12
 _PEOPLE = ("founder", "founders", "owner", "employee", "member", "author", "creator")
 # What only describes the page, never the business.
@@ -120,7 +121,8 @@ def _json_items(value: Any, depth: int) -> Iterator[Item]:
 def type_names(value: Any) -> list[str]:
     """`http://schema.org/Bakery`, `schema:Bakery`, lists of them -> `Bakery`."""
     values = value if isinstance(value, list) else str(value or "").split()
-    return [re.split(r"[/#:]", str(one).rstrip("/"))[-1][:60] for one in values if one]
+    names = [re.split(r"[/#:]", one.rstrip("/"))[-1][:60] for one in values if isinstance(one, str)]
+    return [name for name in names if name[:1].isalpha()]
 
 
 def _node_item(node: LexborNode, scope: str, kind: str, prop: str, depth: int) -> Item:
@@ -157,7 +159,7 @@ def _node_value(node: LexborNode) -> str:
     for name in ("content", "datetime", "href", "src"):
         if attribute(node, name):
             return attribute(node, name)[:500]
-    return clean(node.text(separator=" "), 500)
+    return visible_text(node)
 
 
 def values(item: Item, name: str) -> list[Any]:
@@ -250,7 +252,7 @@ def addresses(items: list[Item]) -> list[Address]:
             plain = next((value for value in values(item, "address") if isinstance(value, str)), None)
             street = code = city = country = None
             text = clean(plain, 200)
-        if text:
+        if len(text) >= ADDRESS_CHARACTERS_MIN:
             found.setdefault(text, Address(text, "structured", street, code, city, country))
     return list(found.values())[:5]
 

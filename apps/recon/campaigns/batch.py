@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import msgspec
 from restate import Context, RunOptions, Service, TerminalError
 
-from apps.recon.campaigns.model import BatchCounts, BatchRequest, BatchTarget, CampaignScanRequest, TargetRow
+from apps.recon.campaigns.model import BatchCounts, BatchRequest, BatchTargets, CampaignScanRequest, TargetRow
 from apps.recon.campaigns.scanning import Scans
 from apps.recon.campaigns.store import CampaignStore
 from apps.recon.campaigns.xml import scan_text
@@ -24,7 +24,7 @@ SERVICE = "CampaignBatch"
 _JOB_NAMESPACE = uuid.UUID("0d3c1f0e-6a3f-5a37-9a3e-5d2a1b7c9e42")
 
 _JSON = {"Content-Type": "application/json"}
-_TARGETS = RunOptions(type_hint=list[BatchTarget])
+_TARGETS = RunOptions(type_hint=BatchTargets)
 
 
 class BatchEnd(msgspec.Struct):
@@ -68,9 +68,9 @@ class Batches:
         @service.handler(ingress_private=True)
         async def run(ctx: Context, request: BatchRequest) -> BatchCounts:
             campaign_id = request.campaign_id
-            targets = await ctx.run_typed("begin", store.begin_batch, _TARGETS, campaign_id, request.number)
+            batch = await ctx.run_typed("begin", store.begin_batch, _TARGETS, campaign_id, request.number)
             outcomes = await fan_out(
-                targets,
+                batch.targets,
                 lambda each: ctx.service_call(
                     scans.scan_for_campaign,
                     arg=CampaignScanRequest(campaign_id, each.target, each.address, request.options),

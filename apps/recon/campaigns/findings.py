@@ -136,14 +136,10 @@ class FindingStore:
         )
         return (hosts[0]["count"] if hosts else 0, threats[0]["count"] if threats else 0)
 
-    async def hosts(self, campaign_id: str, *, after: str = "", limit: int) -> list[HostFinding]:
-        """Findings per host in the order of the addresses as text, those behind `after`."""
-        (rows,) = await self._base.read(
-            "SELECT * FROM campaign_host:[$campaign, $after]>..[$campaign, {}] LIMIT $limit",
-            campaign=campaign_id,
-            after=after,
-            limit=limit,
-        )
+    async def hosts(self, campaign_id: str, addresses: Sequence[str]) -> list[HostFinding]:
+        """Findings for these hosts."""
+        ids = [RecordID("campaign_host", [campaign_id, address]) for address in addresses]
+        (rows,) = await self._base.read("SELECT * FROM $ids", ids=ids)
         return [_convert(row, HostFinding) for row in rows]
 
     async def threats(self, campaign_id: str, *, after: str = "", limit: int) -> list[ThreatFinding]:

@@ -96,6 +96,12 @@ class BatchTarget(msgspec.Struct, array_like=True):
     address: str
 
 
+class BatchTargets(msgspec.Struct):
+    """What a batch has to scan."""
+
+    targets: list[BatchTarget]
+
+
 class BatchCounts(msgspec.Struct):
     scanned: int
     """Finished targets of the batch, the failed ones included."""

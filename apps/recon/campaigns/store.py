@@ -16,6 +16,7 @@ from surrealdb import RecordID
 from apps.recon.campaigns.model import (
     FINAL,
     BatchTarget,
+    BatchTargets,
     Campaign,
     CampaignRequest,
     Cut,
@@ -209,7 +210,7 @@ class CampaignStore:
         )
         return Cut(len(ready), len(batches))
 
-    async def begin_batch(self, campaign_id: str, number: int) -> list[BatchTarget]:
+    async def begin_batch(self, campaign_id: str, number: int) -> BatchTargets:
         """Say that this batch is being scanned; returns those of its targets that have no result yet."""
         await self.set_phase(campaign_id, Phase.SCANNING, batch=number)
         batch = await self._batch(campaign_id, number)
@@ -217,7 +218,7 @@ class CampaignStore:
             "SELECT VALUE target FROM $ids WHERE state != 'ready'", ids=_target_ids(campaign_id, batch)
         )
         finished = set(done)
-        return [BatchTarget(target, address) for target, address in batch if target not in finished]
+        return BatchTargets([BatchTarget(target, address) for target, address in batch if target not in finished])
 
     async def batch_rows(self, campaign_id: str, number: int) -> list[TargetRow]:
         """The targets of a batch with their results."""

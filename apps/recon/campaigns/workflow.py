@@ -99,8 +99,8 @@ class Campaigns:
 
     async def _run(self, ctx: WorkflowContext, request: CampaignRequest) -> CampaignResult:
         campaign_id, sessions = request.campaign_id, self._services.sessions
-        total = count(request.targets)
-        _tell(ctx, Phase.INITIALIZING, 0, total)
+        if request.targets:
+            _tell(ctx, Phase.INITIALIZING, 0, count(request.targets))
         total = await ctx.run_typed("begin", self._begin, RunOptions(type_hint=int), request, ctx.request().id)
         _tell(ctx, Phase.INITIALIZING, 0, total)
         ctx.object_send(sessions.create, key=campaign_id, arg={"scanner": request.options.scanner})
@@ -119,7 +119,7 @@ class Campaigns:
             )
             scanned += done.scanned
             failed += done.failed
-            advance = {"done": scanned, "total": cut.total, "note": f"batch {number} of {cut.batch_count}"}
+            advance: Any = {"done": scanned, "total": cut.total, "note": f"batch {number} of {cut.batch_count}"}
             ctx.object_send(sessions.advance, key=campaign_id, arg=advance)
 
         _tell(ctx, Phase.CORRELATING, scanned, cut.total)

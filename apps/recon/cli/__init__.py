@@ -16,9 +16,7 @@ from apps.recon.cli.serving import serve, worker
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": None})
 @click.option("--url", envvar="RECON_URL", default=API_URL, show_default=True, help="The API of recon (RECON_URL).")
-@click.option(
-    "--token", envvar="RECON_ADMIN_TOKEN", help="Admin token, for keys and approvals (RECON_ADMIN_TOKEN)."
-)
+@click.option("--token", envvar="RECON_ADMIN_TOKEN", help="Admin token, for keys and approvals (RECON_ADMIN_TOKEN).")
 @click.option("--json", "as_json", is_flag=True, help="Answers as JSON on standard output, for programs.")
 @click.pass_context
 def recon(context: click.Context, url: str, token: str | None, as_json: bool) -> None:

@@ -29,9 +29,7 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--log-format", type=click.Choice(["text", "json"]), help="Log lines (RECON_LOG_FORMAT)."),
         click.option("--log-level", help="debug, info, warning or error (RECON_LOG_LEVEL)."),
         click.option("--surrealdb-url", help="A SurrealDB server (SURREALDB_URL); none: embedded."),
-        click.option(
-            "--dir", "directory", type=click.Path(path_type=Path), help="Where databases are (RECON_DIR)."
-        ),
+        click.option("--dir", "directory", type=click.Path(path_type=Path), help="Where databases are (RECON_DIR)."),
     ):
         command = option(command)
     return command

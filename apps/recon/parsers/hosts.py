@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import Any
 
-from apps.recon.model import PROTOCOLS, Host, Port, Scan, ScanFormat
+from apps.recon.model import PROTOCOLS, Certificate, Host, Port, Scan, ScanFormat
 
 # Letters, digits, hyphens and underscores between dots, no label over 63: what a scanner can have been told to scan.
 _NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\Z")
@@ -48,7 +48,14 @@ class Gathered:
 
 
 def read_port(
-    number: Any, protocol: Any, service: str | None = None, product: str | None = None, version: str | None = None
+    number: Any,
+    protocol: Any,
+    service: str | None = None,
+    product: str | None = None,
+    version: str | None = None,
+    *,
+    banner: str | None = None,
+    certificate: Certificate | None = None,
 ) -> Port | None:
     """A port, or None when the number is out of range or the protocol is not one we keep. No protocol means tcp."""
     protocol = protocol.lower() if isinstance(protocol, str) and protocol else protocol or "tcp"
@@ -56,7 +63,7 @@ def read_port(
         number = int(number)
     if type(number) is not int or not 1 <= number <= 65535 or protocol not in PROTOCOLS:
         return None
-    return Port(protocol, number, _text(service), _text(product), _text(version))
+    return Port(protocol, number, _text(service), _text(product), _text(version), banner, certificate)
 
 
 def add_port(host: Host, port: Port) -> None:
@@ -70,6 +77,8 @@ def add_port(host: Host, port: Port) -> None:
             known.service or port.service,
             known.product or port.product,
             known.version or port.version,
+            known.banner or port.banner,
+            known.certificate or port.certificate,
         )
     host.ports[key] = port
 

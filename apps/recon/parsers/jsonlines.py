@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from apps.recon.model import Scan
+from apps.recon.parsers.evidence import read_banner
 from apps.recon.parsers.hosts import Gathered, add_port, read_port
 
 _LOG_LINE = re.compile(r"\[\s*(INF|DBG|WRN|ERR|FTL|VER|TRC)\s*\]")
@@ -93,10 +94,19 @@ def _masscan(gathered: Gathered, record: dict[str, Any], ports: list[Any]) -> No
         if entry.get("status", "open") != "open":
             continue  # a well-formed answer that says "closed": nothing to keep, nothing wrong
         service: Any = entry.get("service")
-        name: Any = cast(dict[str, Any], service).get("name") if isinstance(service, dict) else None
-        port = read_port(entry.get("port"), entry.get("proto"), name if isinstance(name, str) else None)
+        told = cast(dict[str, Any], service) if isinstance(service, dict) else {}
+        port = read_port(
+            entry.get("port"),
+            entry.get("proto"),
+            _string(told.get("name")),
+            banner=read_banner(_string(told.get("banner"))),
+        )
         host = gathered.host(record.get("ip"), None) if port is not None else None
         if port is None or host is None:
             gathered.skip()
         else:
             add_port(host, port)
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

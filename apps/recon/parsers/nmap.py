@@ -6,6 +6,7 @@ and are passed over without fetching what they refer to; an entity declaration r
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
@@ -14,6 +15,7 @@ from defusedxml.common import DefusedXmlException
 
 from apps.recon.model import Host, Scan
 from apps.recon.parsers.errors import ScanRejected
+from apps.recon.parsers.evidence import read_banner, read_certificate
 from apps.recon.parsers.hosts import Gathered, add_port, read_port
 
 
@@ -23,21 +25,35 @@ def parse_nmap(text: str) -> Scan:
     Raises:
         ScanRejected: not well-formed, not nmap's, or with entities or external references.
     """
+    gathered = Gathered()
     try:
         # As bytes: a file that declares another encoding than the text now has would otherwise be refused.
-        root: Any = ElementTree.fromstring(
-            _without_declaration(text).encode(), forbid_dtd=False, forbid_entities=True, forbid_external=True
+        # Element by element: the whole tree of a large report takes fifteen times the memory of its text.
+        elements: Any = ElementTree.iterparse(
+            BytesIO(_without_declaration(text).encode()),
+            events=("start", "end"),
+            forbid_dtd=False,
+            forbid_entities=True,
+            forbid_external=True,
         )
+        root: Any = None
+        for event, element in elements:
+            if root is None:
+                root = element
+                _check_root(root)
+            elif event == "end" and element.tag == "host":
+                _host(gathered, element)
+                root.clear()
     except DefusedXmlException as error:
         raise ScanRejected("the XML declares entities, which no nmap report does") from error
     except ParseError as error:
         raise ScanRejected(f"the XML is broken: {error}") from error
+    return gathered.scan("nmap")
+
+
+def _check_root(root: Any) -> None:
     if root.tag != "nmaprun":
         raise ScanRejected(f"the XML is not an nmap report: its root is <{root.tag}>, not <nmaprun>")
-    gathered = Gathered()
-    for element in root.iter("host"):
-        _host(gathered, element)
-    return gathered.scan("nmap")
 
 
 def _without_declaration(text: str) -> str:
@@ -64,8 +80,15 @@ def _port(gathered: Gathered, host: Host, element: Any) -> None:
         return
     service = element.find("service")
     known: dict[str, str] = service.attrib if service is not None else {}
+    said = {script.get("id"): script.get("output") for script in element.iterfind("script")}
     port = read_port(
-        element.get("portid"), element.get("protocol"), known.get("name"), known.get("product"), known.get("version")
+        element.get("portid"),
+        element.get("protocol"),
+        known.get("name"),
+        known.get("product"),
+        known.get("version"),
+        banner=read_banner(said.get("banner")),
+        certificate=read_certificate(said.get("ssl-cert")),
     )
     if port is None:
         gathered.skip()

@@ -52,6 +52,10 @@ class PageRequest(msgspec.Struct):
     """The id of the last threat of the page before."""
 
 
+class Page(msgspec.Struct):
+    threats: list[ThreatFinding]
+
+
 class PageResult(msgspec.Struct):
     count: int
     last: str
@@ -75,18 +79,18 @@ class Publisher:
     ) -> None:
         service = self.service = Service(SERVICE, description="Publishes the threats that a campaign found.")
         recorder = self.recorder = Service("ThreatRecorder", description="Records one page of threats.")
-        to_findings = RunOptions(type_hint=list[ThreatFinding])
+        to_page = RunOptions(type_hint=Page)
 
-        async def read_page(request: PageRequest) -> list[ThreatFinding]:
+        async def read_page(request: PageRequest) -> Page:
             found = await findings.threats(request.campaign_id, after=request.after, limit=PAGE)
             for each in found:  # the journal needs no more than the objects keep
                 del each.hosts[HOSTS_MAX:]
-            return found
+            return Page(found)
 
         async def each_of(
             ctx: Context, request: PageRequest, start: Callable[[ThreatFinding], RestateDurableFuture[Any]]
         ) -> PageResult:
-            page = await ctx.run_typed("read page", read_page, to_findings, request)
+            page = (await ctx.run_typed("read page", read_page, to_page, request)).threats
             for outcome in await fan_out(page, start, concurrency=AT_A_TIME):
                 if outcome.status == "failed":
                     raise TerminalError(f"{outcome.item.threat_id}: {outcome.error}", status_code=outcome.error_code)

@@ -116,8 +116,10 @@ _ENGINE: dict[str, Operation] = {
     "GET /version": _operation("version", "Version of the engine and of this API", answers={200: ref("Version")}),
     "GET /cluster-health": _operation("cluster_health", "A cluster of one", answers={200: ref("ClusterHealth")}),
     "GET /openapi": _operation("openapi", "This document", answers={200: {"type": "object"}}),
+    "GET /metrics": _operation("metrics", "What Prometheus reads", answers={200: None}),
     "POST /query": _operation("query", "Ask by SQL", body="Query", answers={200: {"type": "object"}}, refusals="500"),
 }
+_ENGINE["GET /metrics"]["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
 _DEPLOYMENTS: dict[str, Operation] = {
     "GET /deployments": _operation(
         "list_deployments", "Every deployment", answers={200: _listed("deployments", ref("Deployment"))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from holdfast.admin.api import ADMIN_TOKEN_VARIABLE
-from holdfast.cli.output import admin_option, talk
+from holdfast.cli.output import admin_option, json_option, show, talk
 from holdfast.config import SecurityConfig
 
 
@@ -28,13 +29,14 @@ from holdfast.config import SecurityConfig
 @click.option("--tls-cert", envvar="HOLDFAST_TLS_CERT", help="PEM file: serve over TLS.")
 @click.option("--tls-key", envvar="HOLDFAST_TLS_KEY", help="PEM file.  [default: in --tls-cert]")
 @click.option("--allow-host", "allowed_hosts", multiple=True, metavar="NAME", help="A name it may be called by.")
-def metrics(admin_url: str, port: int | None, host: str, **security: Any) -> None:
-    """Prometheus metrics of an engine: print them, or serve them for a Restate server.
+@json_option
+def metrics(admin_url: str, port: int | None, host: str, as_json: bool, **security: Any) -> None:
+    """Print, or serve, what Prometheus reads.
 
     holdfast metrics --admin-url http://localhost:9070 --port 9464
 
     `holdfast serve` answers GET /metrics on its admin port by itself. With --port, those of a Restate server are
-    served under the same names; counters begin when this starts.
+    served under the same names; counters begin when this starts. With --json, samples, or one line that tells where.
 
     In Python: holdfast.metrics.
     """
@@ -51,7 +53,14 @@ def metrics(admin_url: str, port: int | None, host: str, **security: Any) -> Non
         if own is None:
             await source.look(0)  # an engine that does not answer is an error here, not a metric
             own = (await render([source]))[0].decode()
-        click.echo(own, nl=False)
+        text = own
+        show(_samples(text), as_json, text.rstrip)
+
+    def announce(url: str) -> None:
+        if as_json:
+            click.echo(json.dumps({"url": f"{url}/metrics", "pid": os.getpid()}))
+        else:
+            talk(f"metrics  {url}/metrics")
 
     async def served(port: int) -> None:
         from holdfast import logs
@@ -60,11 +69,20 @@ def metrics(admin_url: str, port: int | None, host: str, **security: Any) -> Non
         logs.configure("console", "info")
         logging.getLogger("httpx").setLevel(logging.WARNING)  # a line per query
         guarding = SecurityConfig(admin_token=token, **security)
-        await serve_metrics(
-            source, host=host, port=port, security=guarding, on_ready=lambda url: talk(f"metrics  {url}/metrics")
-        )
+        await serve_metrics(source, host=host, port=port, security=guarding, on_ready=announce)
 
     asyncio.run(printed() if port is None else served(port))
+
+
+def _samples(text: str) -> list[dict[str, Any]]:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    families = text_string_to_metric_families(text)
+    return [
+        {"name": sample.name, "labels": sample.labels, "value": sample.value}
+        for family in families
+        for sample in family.samples
+    ]
 
 
 async def _own(admin_url: str, headers: dict[str, str]) -> str | None:

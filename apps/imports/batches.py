@@ -1,0 +1,220 @@
+"""One batch into the database: read by DuckDB's CSV reader, checked, applied. Runs inside the caller's transaction.
+
+A batch is in memory once, as a temporary table; its size bounds what an import needs.
+"""
+
+# ruff: noqa: S608 names in SQL are our own, from `formats` and `schema`; values are always bound
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from apps.imports.files import Batch
+from apps.imports.formats import BY_NAME, BrokenExtract, Column, Table
+from apps.imports.model import ExtractType
+from apps.imports.rejects import Reject, Unreadable, located
+
+_ENTERPRISE = r"[01]\d{3}\.\d{3}\.\d{3}"
+_ESTABLISHMENT = r"[2-8]\.\d{3}\.\d{3}\.\d{3}"
+_SHAPES = {"entity": f"{_ENTERPRISE}|{_ESTABLISHMENT}", "enterprise": _ENTERPRISE, "establishment": _ESTABLISHMENT}
+_SHAPE_WORDS = {
+    "entity": "an enterprise or establishment number",
+    "enterprise": "an enterprise number dddd.ddd.ddd",
+    "establishment": "an establishment number d.ddd.ddd.ddd",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The extract that batches belong to."""
+
+    extract_number: int
+    extract_type: ExtractType
+    snapshot_date: str
+    """yyyy-mm-dd."""
+    base_number: int
+    """Rows of extracts before this one are history already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    inserted: int
+    closed: int
+    rejects: list[Reject]
+
+
+def apply_batch(con: duckdb.DuckDBPyConnection, batch: Batch, path: Path, target: Target) -> Applied:
+    """Apply the batch in `path`. Lines of the rejects count within that file.
+
+    Raises:
+        BrokenExtract: the reader cannot make anything of the file.
+    """
+    table = BY_NAME[batch.table]
+    columns = table.columns[:1] if batch.operation == "delete" else table.columns
+    unreadable = _load(con, path, columns)
+    rejects = _reject(con, batch, path, table, target, unreadable)
+    if batch.operation == "delete":
+        return Applied(0, _close_keys(con, table, target), rejects)
+    if table.name == "code" and target.extract_type == "update":
+        return Applied(*_merge_codes(con, table, target), rejects)
+    closed = _close_replaced(con, table, target) if target.extract_type == "update" else 0
+    return Applied(_insert(con, table, target), closed, rejects)
+
+
+def _load(con: duckdb.DuckDBPyConnection, path: Path, columns: tuple[Column, ...]) -> dict[int, Unreadable]:
+    """The readable rows into the temporary table `batch`, in their order; what the reader rejected as answer."""
+    con.execute("DROP TABLE IF EXISTS temp.unreadable; DROP TABLE IF EXISTS temp.unreadable_scans")
+    types = {column.name: column.sql_type for column in columns}
+    try:
+        con.execute(
+            f"""CREATE OR REPLACE TEMP TABLE batch AS SELECT * FROM read_csv($path, columns = {types},
+            header = false, auto_detect = false, delim = ',', quote = '"', escape = '"', nullstr = '',
+            allow_quoted_nulls = false, dateformat = '%d-%m-%Y', encoding = 'utf-8',
+            store_rejects = true, rejects_table = 'unreadable', rejects_scan = 'unreadable_scans')""",
+            {"path": str(path)},
+        )
+    except duckdb.InvalidInputException as error:
+        raise BrokenExtract(" ".join(str(error).split())[:300]) from error
+    found = con.execute(
+        """SELECT line, first(column_name), first(error_message ORDER BY error_type <> 'UNQUOTED VALUE', column_name),
+            any_value(csv_line), bool_or(error_type = 'UNQUOTED VALUE'), first(error_type)
+        FROM unreadable GROUP BY line"""
+    ).fetchall()
+    return {
+        record: Unreadable(record, _reason(column, message), _line_count(text), is_unterminated)
+        for record, column, message, text, is_unterminated, _ in found
+    }
+
+
+def _reason(column: str | None, message: str) -> str:
+    message = " ".join(message.split())
+    return message if column is None or column in message else f"{column}: {message}"
+
+
+def _line_count(text: str) -> int:
+    text = text.lstrip("\n")  # empty lines before it are records of their own
+    return max(1, text.count("\n") + (not text.endswith("\n")))
+
+
+def _reject(
+    con: duckdb.DuckDBPyConnection,
+    batch: Batch,
+    path: Path,
+    table: Table,
+    target: Target,
+    unreadable: dict[int, Unreadable],
+) -> list[Reject]:
+    """Take bad rows out of the temporary table; say where they stood."""
+    columns = table.columns[:1] if batch.operation == "delete" else table.columns
+    bad = {reason: sql for column in columns for reason, sql in _checks(column).items()}
+    counted = ["count(*)", f"count(*) FILTER (WHERE {' OR '.join(bad.values())})" if bad else "0"]
+    is_insert = batch.operation == "insert"
+    id_hash = f"hash({', '.join(table.id_columns)})"
+    counted.append(f"count(DISTINCT {id_hash})" if is_insert else "count(*)")
+    row_count, bad_count, distinct_count = con.execute(f"SELECT {', '.join(counted)} FROM batch").fetchall()[0]
+    bad_rows: dict[int, str] = {}
+    if bad_count:
+        cases = " ".join(f"WHEN {sql} THEN {_quoted(reason)}" for reason, sql in bad.items())
+        bad_rows = _rows(con, f"SELECT rowid, CASE {cases} END AS reason FROM batch WHERE reason IS NOT NULL")
+    if distinct_count < row_count:
+        bad_rows = _rows(con, _LATER_ROW_WINS.format(ids=", ".join(table.id_columns))) | bad_rows
+    if is_insert and batch.number > 1 and target.extract_type == "update":
+        bad_rows = _rows(con, _already_there(table, target)) | bad_rows
+    if bad_rows:
+        con.execute("DELETE FROM batch WHERE rowid IN (SELECT unnest($rows))", {"rows": list(bad_rows)})
+    if not bad_rows and row_count == batch.line_count:
+        return []
+    with path.open("rb") as lines:  # slow, but only where something is wrong, or a value holds a line end
+        return list(located(lines, unreadable, bad_rows, has_one_column=len(columns) == 1))
+
+
+_LATER_ROW_WINS = """
+SELECT rowid, 'the same row comes again below' FROM
+    (SELECT rowid, row_number() OVER (PARTITION BY {ids} ORDER BY rowid DESC) AS place FROM batch)
+WHERE place > 1
+"""
+
+
+def _already_there(table: Table, target: Target) -> str:
+    return f"""SELECT b.rowid, 'the same row came before' FROM batch b
+        WHERE EXISTS (FROM {table.target} t WHERE t.extract_number = {target.extract_number} AND {_same_id(table)})"""
+
+
+def _same_id(table: Table) -> str:
+    return " AND ".join(f"t.{name} IS NOT DISTINCT FROM b.{name}" for name in table.id_columns)
+
+
+def _checks(column: Column) -> dict[str, str]:
+    """Reason -> SQL that is true for a bad row."""
+    name, checks = column.name, {}
+    if column.required:
+        checks[f"{column.header} is missing"] = f"({name} IS NULL)"
+    if column.length_max is not None:
+        checks[f"{column.header} is longer than {column.length_max}"] = f"(length({name}) > {column.length_max})"
+    if column.kind in _SHAPES:
+        checks[f"{column.header} is not {_SHAPE_WORDS[column.kind]}"] = (
+            f"(NOT regexp_full_match({name}, '{_SHAPES[column.kind]}'))"
+        )
+        digits = f"TRY_CAST(replace({name}, '.', '') AS BIGINT)"
+        checks[f"the check digits of {column.header} are wrong"] = f"(97 - {digits} // 100 % 97 <> {digits} % 100)"
+    return checks
+
+
+def _rows(con: duckdb.DuckDBPyConnection, sql: str) -> dict[int, str]:
+    return dict(con.execute(sql).fetchall())
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _close_keys(con: duckdb.DuckDBPyConnection, table: Table, target: Target) -> int:
+    """End all rows of the listed numbers."""
+    return _count(
+        con,
+        f"""UPDATE {table.target} SET deleted_at_extract = $number
+        WHERE {table.key.name} IN (SELECT {table.key.name} FROM batch) AND {_OPEN}""",
+        target,
+    )
+
+
+def _close_replaced(con: duckdb.DuckDBPyConnection, table: Table, target: Target) -> int:
+    """A row that comes again without having been deleted replaces the one that is there."""
+    return _count(
+        con,
+        f"""UPDATE {table.target} AS t SET deleted_at_extract = $number FROM batch b
+        WHERE {_same_id(table)} AND {_OPEN}""",
+        target,
+    )
+
+
+def _merge_codes(con: duckdb.DuckDBPyConnection, table: Table, target: Target) -> tuple[int, int]:
+    """The code table comes whole with every extract: only the difference is kept."""
+    same = " AND ".join(f"t.{name} IS NOT DISTINCT FROM b.{name}" for name in table.column_names)
+    closed = _count(
+        con,
+        f"UPDATE codes AS t SET deleted_at_extract = $number WHERE NOT EXISTS (FROM batch b WHERE {same}) AND {_OPEN}",
+        target,
+    )
+    still = f"FROM codes t WHERE {same} AND t.deleted_at_extract IS NULL AND t.extract_number >= {target.base_number}"
+    con.execute(f"DELETE FROM batch AS b WHERE EXISTS ({still})")
+    return _insert(con, table, target), closed
+
+
+_OPEN = "extract_number < $number AND extract_number >= $base AND deleted_at_extract IS NULL"
+
+
+def _count(con: duckdb.DuckDBPyConnection, sql: str, target: Target) -> int:
+    parameters = {"number": target.extract_number, "base": target.base_number}
+    return con.execute(sql, parameters).fetchall()[0][0]
+
+
+def _insert(con: duckdb.DuckDBPyConnection, table: Table, target: Target) -> int:
+    return con.execute(
+        f"""INSERT INTO {table.target} BY NAME SELECT *, CAST($snapshot AS DATE) AS snapshot_date,
+        CAST($number AS INTEGER) AS extract_number FROM batch""",
+        {"snapshot": target.snapshot_date, "number": target.extract_number},
+    ).fetchall()[0][0]

@@ -1,0 +1,289 @@
+"""Brings a zip to where it is kept: from a web server, an object store or a path. Blocks; runs in a thread.
+
+What was fetched before an interruption is not fetched again: the next attempt asks for the rest, on condition that the
+file there is still the same. Beside the zip lies a note of what is known about it; when it says complete, it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import httpx
+import msgspec
+
+from apps.imports.files import Interrupted
+from apps.imports.object_store import ObjectStore, signed_headers
+from apps.imports.settings import Settings
+
+_BLOCK_BYTES = 1 << 20
+_TIMEOUT_S = 60.0
+_REDIRECTS_MAX = 5
+_RETRIED_STATUSES = frozenset({408, 425, 429})
+
+
+class NotFetchable(Exception):
+    """The file cannot be had, whatever is tried: it is not there, not allowed, or not the one that was meant."""
+
+
+class FetchFailed(Exception):
+    """This attempt failed; another one may succeed, and goes on where this one stopped."""
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """A complete zip: what the journal holds of it."""
+
+    sha256: str
+    size_bytes: int
+
+
+class _Note(msgspec.Struct, omit_defaults=True):
+    """What is known about a stored zip."""
+
+    source: str
+    validator: str | None = None
+    """ETag or Last-Modified of the file that the stored part belongs to."""
+    fetched: Fetched | None = None
+    """Set when complete."""
+
+
+def fetch(
+    source: str,
+    path: Path,
+    *,
+    settings: Settings,
+    sha256: str | None,
+    size_bytes: int | None,
+    stop: threading.Event,
+) -> Fetched:
+    """Bring `source` to `path`, or find it there.
+
+    Args:
+        path: Where the zip is to be. `<path>.part` and `<path>.json` belong to it.
+        sha256, size_bytes: What it has to be; None takes it as it comes.
+    Raises:
+        NotFetchable, FetchFailed
+        Interrupted: `stop` was set.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    note = _read_note(path)
+    if note is not None and note.source == source and (kept := note.fetched) is not None and _is_whole(path, kept):
+        # Addresses may be given again for another file; without a checksum only the server knows.
+        if sha256 in (None, kept.sha256) and (sha256 is not None or _is_unchanged(source, note, settings)):
+            return kept
+    part = path.with_name(path.name + ".part")
+    if note is None or note.source != source or note.fetched is not None:
+        part.unlink(missing_ok=True)
+        note = _Note(source)
+    local = _local_path(source)
+    if local is not None:
+        _copy(local, part, settings.zip_bytes_max, stop)
+    else:
+        _download(source, part, path, note, settings, stop)
+    fetched = _verified(part, sha256, size_bytes, stop)
+    os.replace(part, path)
+    note.fetched = fetched
+    if local is not None:
+        note.validator = _file_validator(local)
+    _write_note(path, note)
+    return fetched
+
+
+def forget(path: Path) -> None:
+    """Remove a stored zip and what belongs to it."""
+    for each in (path, path.with_name(path.name + ".part"), _note_path(path)):
+        each.unlink(missing_ok=True)
+
+
+def _local_path(source: str) -> Path | None:
+    """None for what is fetched over the network.
+
+    Raises:
+        NotFetchable: an address of a kind that nobody here knows.
+    """
+    scheme = urlsplit(source).scheme.lower()
+    if scheme in ("http", "https", "s3"):
+        return None
+    if scheme == "file":
+        return Path(unquote(urlsplit(source).path))
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source):
+        raise NotFetchable(f"cannot fetch {scheme}:// addresses; give https://, s3://, file:// or a path")
+    return Path(source)
+
+
+def _copy(source: Path, part: Path, bytes_max: int, stop: threading.Event) -> None:
+    """A copy, so that the file may be removed meanwhile, and is left alone by us when the import is over."""
+    try:
+        if source.is_dir():
+            raise NotFetchable(f"{source} is a directory; give the zip")
+        if source.stat().st_size > bytes_max:
+            raise NotFetchable(f"{source} is larger than {bytes_max} bytes (IMPORTS_ZIP_BYTES_MAX)")
+        with source.open("rb") as reader, part.open("wb") as writer:
+            while block := reader.read(_BLOCK_BYTES):
+                if stop.is_set():
+                    raise Interrupted
+                writer.write(block)
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise NotFetchable(f"cannot read {source}: {error.strerror}") from error
+
+
+def _download(source: str, part: Path, path: Path, note: _Note, settings: Settings, stop: threading.Event) -> None:
+    offset = part.stat().st_size if part.exists() and note.validator else 0
+    headers = {"accept-encoding": "identity"}
+    if offset and note.validator:
+        headers |= {"range": f"bytes={offset}-", "if-range": note.validator}
+    try:
+        with _stream(source, headers, settings) as (client, request):
+            answer = client.send(request, stream=True)
+            try:
+                _receive(answer, part, path, note, offset, settings.zip_bytes_max, stop)
+            finally:
+                answer.close()
+    except httpx.TooManyRedirects as error:
+        raise NotFetchable(f"{_shown(source)} redirects more than {_REDIRECTS_MAX} times") from error
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise NotFetchable(f"{_shown(source)} is no address: {error}") from error
+    except httpx.HTTPError as error:
+        raise FetchFailed(f"{_shown(source)} does not answer: {error or type(error).__name__}") from error
+
+
+class _stream:  # noqa: N801 used like a function
+    """A client and the request for `source`, signed where it is an object's address."""
+
+    def __init__(self, source: str, headers: dict[str, str], settings: Settings, method: str = "GET") -> None:
+        url = source
+        if source.lower().startswith("s3://"):
+            try:
+                url = ObjectStore.from_environment(settings.s3_endpoint, os.environ).url(source)
+            except ValueError as error:
+                raise NotFetchable(str(error)) from error
+            headers = headers | signed_headers(method, url, os.environ)
+        self._client = httpx.Client(timeout=_TIMEOUT_S, follow_redirects=True, max_redirects=_REDIRECTS_MAX)
+        self._request = self._client.build_request(method, url, headers=headers)
+
+    def __enter__(self) -> tuple[httpx.Client, httpx.Request]:
+        return self._client, self._request
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+
+def _receive(
+    answer: httpx.Response,
+    part: Path,
+    path: Path,
+    note: _Note,
+    offset: int,
+    bytes_max: int,
+    stop: threading.Event,
+) -> None:
+    status = answer.status_code
+    if status == 416:  # what we have is not a beginning of what is there
+        part.unlink(missing_ok=True)
+        raise FetchFailed(f"{_shown(note.source)} changed while it was fetched; beginning anew")
+    if status not in (200, 206):
+        text = f"{_shown(note.source)} answered {status}"
+        raise FetchFailed(text) if status >= 500 or status in _RETRIED_STATUSES else NotFetchable(text)
+    is_rest = status == 206 and answer.headers.get("content-range", "").startswith(f"bytes {offset}-")
+    if status == 206 and not is_rest:
+        raise FetchFailed(f"{_shown(note.source)} answered with another part than was asked for")
+    size = offset if is_rest else 0
+    expected = answer.headers.get("content-length")
+    total = size + int(expected) if expected and expected.isdigit() else None
+    if total is not None and total > bytes_max:
+        raise NotFetchable(f"{_shown(note.source)} has {total} bytes; at most {bytes_max} (IMPORTS_ZIP_BYTES_MAX)")
+    note.validator = _validator(answer.headers)
+    _write_note(path, note)
+    with part.open("ab" if is_rest else "wb") as file:
+        for block in answer.iter_raw(_BLOCK_BYTES):
+            if stop.is_set():
+                raise Interrupted
+            size += len(block)
+            if size > bytes_max:
+                raise NotFetchable(f"{_shown(note.source)} sends more than {bytes_max} bytes (IMPORTS_ZIP_BYTES_MAX)")
+            file.write(block)
+    if total is not None and size != total:
+        raise FetchFailed(f"{_shown(note.source)} ended after {size} of {total} bytes")
+
+
+def _verified(part: Path, sha256: str | None, size_bytes: int | None, stop: threading.Event) -> Fetched:
+    digest, size = hashlib.sha256(), 0
+    for block in _blocks(part):
+        if stop.is_set():
+            raise Interrupted
+        digest.update(block)
+        size += len(block)
+    fetched = Fetched(digest.hexdigest(), size)
+    wrong = ""
+    if size_bytes is not None and size != size_bytes:
+        wrong = f"the file has {size} bytes, not {size_bytes}"
+    elif sha256 is not None and fetched.sha256 != sha256.lower():
+        wrong = f"the file's SHA-256 is {fetched.sha256}, not {sha256.lower()}"
+    if wrong:
+        part.unlink()
+        raise NotFetchable(wrong)
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    return fetched
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block
+
+
+def _is_whole(path: Path, fetched: Fetched) -> bool:
+    return path.exists() and path.stat().st_size == fetched.size_bytes
+
+
+def _is_unchanged(source: str, note: _Note, settings: Settings) -> bool:
+    """Whether the file at `source` is still the one that is kept. Unreachable counts as unchanged: we have it."""
+    local = _local_path(source)
+    if local is not None:
+        return not local.exists() or _file_validator(local) == note.validator
+    try:
+        with _stream(source, {}, settings, "HEAD") as (client, request):
+            answer = client.send(request)
+    except httpx.HTTPError:
+        return True
+    return not answer.is_success or _validator(answer.headers) == note.validator
+
+
+def _file_validator(path: Path) -> str:
+    found = path.stat()
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def _validator(headers: httpx.Headers) -> str | None:
+    """A strong ETag, or the date. A weak one does not promise the same bytes."""
+    etag = headers.get("etag", "")
+    return etag if etag and not etag.startswith("W/") else headers.get("last-modified")
+
+
+def _shown(source: str) -> str:
+    """Without user, password and query: presigned addresses hold secrets."""
+    parts = urlsplit(source)
+    return f"{parts.scheme}://{parts.hostname or parts.netloc}{parts.path}"[:200]
+
+
+def _note_path(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _read_note(path: Path) -> _Note | None:
+    try:
+        return msgspec.json.decode(_note_path(path).read_bytes(), type=_Note)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _write_note(path: Path, note: _Note) -> None:
+    temporary = path.with_name(path.name + ".json.new")
+    temporary.write_bytes(msgspec.json.encode(note))
+    os.replace(temporary, _note_path(path))

@@ -1,0 +1,5 @@
+"""What `holdfast serve` is given."""
+
+from tests.metrics.program import application
+
+app = application()
