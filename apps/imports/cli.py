@@ -190,8 +190,9 @@ def _follow_with_bar(client: ApiClient, import_id: str) -> Progress:
         TimeElapsedColumn(),
     )
     last = Progress()
-    # To standard error: what is printed stays usable in a pipe.
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    # To standard error, and only if somebody sees it: what is printed stays usable in a pipe and in a log.
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("pending", total=None, now="")
         for last in client.follow(import_id):
             bar.update(

@@ -26,6 +26,10 @@ class StoreError(Exception):
     """The database refused or failed; the text is its own, in one line and without the token."""
 
 
+class StoreBroken(StoreError):
+    """The open database cannot be used any more, for example after a full disk; it must be opened again."""
+
+
 class StoreInUse(StoreError):
     """Another process has the file open for writing."""
 
@@ -109,7 +113,8 @@ class Database:
         try:
             yield
         except duckdb.Error as error:
-            raise StoreError(one_line(error, self._secret)) from None
+            is_broken = isinstance(error, duckdb.FatalException) or "has been invalidated" in str(error)
+            raise (StoreBroken if is_broken else StoreError)(one_line(error, self._secret)) from None
 
     def _close(self) -> None:
         self._reader.shutdown()

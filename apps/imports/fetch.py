@@ -72,9 +72,10 @@ def fetch(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     note = _read_note(path)
-    if note is not None and note.source == source and (kept := note.fetched) is not None and _is_whole(path, kept):
-        # Addresses may be given again for another file; without a checksum only the server knows.
-        if sha256 in (None, kept.sha256) and (sha256 is not None or _is_unchanged(source, note, settings)):
+    if note is not None and note.source == source and (kept := note.fetched) is not None:
+        # Without a checksum only the source can tell whether it is still the same file.
+        is_same = kept.sha256 == sha256 if sha256 else _is_unchanged(source, note, settings)
+        if is_same and _is_whole(path, kept):
             return kept
     part = path.with_name(path.name + ".part")
     if note is None or note.source != source or note.fetched is not None:
@@ -86,7 +87,7 @@ def fetch(
     else:
         _download(source, part, path, note, settings, stop)
     fetched = _verified(part, sha256, size_bytes, stop)
-    os.replace(part, path)
+    part.replace(path)
     note.fetched = fetched
     if local is not None:
         note.validator = _file_validator(local)
@@ -286,4 +287,4 @@ def _read_note(path: Path) -> _Note | None:
 def _write_note(path: Path, note: _Note) -> None:
     temporary = path.with_name(path.name + ".json.new")
     temporary.write_bytes(msgspec.json.encode(note))
-    os.replace(temporary, _note_path(path))
+    temporary.replace(_note_path(path))

@@ -1,7 +1,5 @@
 """Questions to the database: past imports, their figures and rejects, and what readers see. `Store` calls them."""
 
-# ruff: noqa: S608 names in SQL are our own, from `formats` and `schema`; values are always bound
-
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
@@ -10,6 +8,7 @@ from typing import Any
 import duckdb
 import msgspec
 
+from apps.imports.formats import TABLES
 from apps.imports.model import ExtractType, HistoryEntry, ImportResult, RejectedRow, Status, TableResult
 
 
@@ -40,8 +39,8 @@ def entries(con: duckdb.DuckDBPyConnection, sql: str, parameters: dict[str, Any]
 
 
 def tables(con: duckdb.DuckDBPyConnection, job_id: str) -> list[TableResult]:
-    rows = _dicts(con, f"{_TABLES} WHERE job_id = $job ORDER BY rowid", {"job": job_id})
-    return [TableResult(**row) for row in rows]
+    rows = {row["table"]: row for row in _dicts(con, f"{_TABLES} WHERE job_id = $job", {"job": job_id})}
+    return [TableResult(**rows[table.name]) for table in TABLES if table.name in rows]
 
 
 def rejected(con: duckdb.DuckDBPyConnection, parameters: dict[str, Any]) -> list[RejectedRow]:

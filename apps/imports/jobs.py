@@ -51,7 +51,7 @@ class Planned(msgspec.Struct, frozen=True):
     """How many batches and rows one operation on one table has."""
 
     table: str
-    operation: str
+    operation: Operation
     batches: int
     rows: int
 
@@ -62,6 +62,9 @@ class Plan(msgspec.Struct, frozen=True):
     extract_number: int
     extract_type: ExtractType
     snapshot_date: str
+    batch_rows: int
+    """As the batches were cut; they are never cut otherwise, whatever the settings say later."""
+    delete_batch_rows: int
     operations: list[Planned]
 
 
@@ -158,8 +161,10 @@ def _warnings(meta: Meta, current: int) -> list[str]:
 
 
 def plan(con: duckdb.DuckDBPyConnection, job_id: str, batches: list[Batch]) -> Plan:
-    status, number, kind, snapshot = con.execute(
-        "SELECT status, extract_number, extract_type, snapshot_date FROM import_jobs WHERE job_id = $1", [job_id]
+    status, number, kind, snapshot, batch_rows, delete_batch_rows = con.execute(
+        """SELECT status, extract_number, extract_type, snapshot_date, batch_rows, delete_batch_rows
+        FROM import_jobs WHERE job_id = $1""",
+        [job_id],
     ).fetchall()[0]
     if status == Status.PREPARING:
         con.execute(
@@ -182,14 +187,14 @@ def plan(con: duckdb.DuckDBPyConnection, job_id: str, batches: list[Batch]) -> P
         )
     elif status not in _WORKING:
         raise Refused(f"the import is {status}")
-    operations: dict[tuple[str, str], Planned] = {}
+    operations: dict[tuple[str, Operation], Planned] = {}
     for batch in batches:
         before = operations.get((batch.table, batch.operation))
         batch_count, rows = (before.batches, before.rows) if before else (0, 0)
         operations[batch.table, batch.operation] = Planned(
             batch.table, batch.operation, batch_count + 1, rows + batch.line_count
         )
-    return Plan(number, kind, snapshot.isoformat(), list(operations.values()))
+    return Plan(number, kind, snapshot.isoformat(), batch_rows, delete_batch_rows, list(operations.values()))
 
 
 def fetched(con: duckdb.DuckDBPyConnection, job_id: str, sha256: str) -> None:

@@ -31,8 +31,9 @@ class Settings:
     """A DuckDB file, or `md:<database>`. None: MotherDuck when there is a token, else `imports-data/kbo.duckdb`."""
     files: Path = field(default=Path("imports-data/files"), metadata={"env": "IMPORTS_FILES"})
     """Directory of stored zips and of the batches cut from them. Belongs to one worker."""
-    batch_rows: int = field(default=500_000, metadata={"env": "IMPORTS_BATCH_ROWS"})
-    """Rows of one insert batch, which is one durable step and one database transaction."""
+    batch_rows: int = field(default=983_040, metadata={"env": "IMPORTS_BATCH_ROWS"})
+    """Rows of one insert batch, which is one durable step and one database transaction. The default is eight of DuckDB's
+    row groups: batches that fill their row groups are stored once and never moved again."""
     delete_batch_rows: int = field(default=100_000, metadata={"env": "IMPORTS_DELETE_BATCH_ROWS"})
     """Keys of one delete batch."""
     memory_limit_mb: int = field(default=2048, metadata={"env": "IMPORTS_MEMORY_MB"})
@@ -41,6 +42,8 @@ class Settings:
     """Of DuckDB; 0 means one per processor."""
     keep_zip_hours: float = field(default=168.0, metadata={"env": "IMPORTS_KEEP_ZIP_HOURS"})
     """How long the stored zip of a failed or cancelled import is kept for another try."""
+    fetch_patience_s: float = field(default=600.0, metadata={"env": "IMPORTS_FETCH_PATIENCE_S"})
+    """For how long a download that fails is tried again; after that the import fails."""
     unzipped_bytes_max: int = field(default=20 * _GB, metadata={"env": "IMPORTS_UNZIPPED_BYTES_MAX"})
     zip_bytes_max: int = field(default=4 * _GB, metadata={"env": "IMPORTS_ZIP_BYTES_MAX"})
     rejected_rows_max: int = field(default=10_000, metadata={"env": "IMPORTS_REJECTED_ROWS_MAX"})
@@ -72,7 +75,7 @@ class Settings:
                 raise InvalidSetting(f"{_variable(name)} is {url!r}; it must be an http:// or https:// address")
             object.__setattr__(self, name, url.rstrip("/"))
         least = {"batch_rows": 1, "delete_batch_rows": 1, "memory_limit_mb": 64, "threads": 0, "rejected_rows_max": 0}
-        least |= {"unzipped_bytes_max": _KB, "zip_bytes_max": _KB, "keep_zip_hours": 0}
+        least |= {"unzipped_bytes_max": _KB, "zip_bytes_max": _KB, "keep_zip_hours": 0, "fetch_patience_s": 0}
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 raise InvalidSetting(f"{_variable(name)} is {getattr(self, name)}; it must be at least {lowest}")

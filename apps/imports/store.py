@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 import duckdb
 
 from apps.imports import history, jobs
-from apps.imports.database import Database, StoreError, StoreInUse, StoreRefused
+from apps.imports.database import Database, StoreBroken, StoreError, StoreInUse, StoreRefused
 from apps.imports.files import Batch
 from apps.imports.formats import Meta
 from apps.imports.history import Statistics
@@ -82,7 +82,11 @@ class Store:
             return self._database
 
     async def _write(self, work: Callable[[duckdb.DuckDBPyConnection], _T]) -> _T:
-        return await (await self._open()).write(work)
+        try:
+            return await (await self._open()).write(work)
+        except StoreBroken:
+            await self.close()  # what was committed is safe; the next attempt opens the file again
+            raise
 
     async def _read(self, work: Callable[[duckdb.DuckDBPyConnection], _T]) -> _T:
         return await (await self._open()).read(work)
@@ -159,6 +163,11 @@ class Store:
         sql = f"{history.ENTRIES} WHERE job_id = $job"
         entries = await self._read(lambda con: history.entries(con, sql, {"job": job_id_of(import_id)}))
         return entries[0] if entries else None
+
+    async def by_source(self, source: str) -> list[HistoryEntry]:
+        """All imports that were started with this source."""
+        sql = f"{history.ENTRIES} WHERE source = $source"
+        return await self._read(lambda con: history.entries(con, sql, {"source": source}))
 
     async def tables(self, import_id: str) -> list[TableResult]:
         """Figures of a completed import per table; empty for any other."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import httpx
 import msgspec
 from restate import TerminalError
 
 from apps.leads.directory import ANSWER_TIMEOUT_S, BusinessDirectory, Found, SearchQuery, found, retry_after_s
 from apps.leads.model import Business
+from apps.leads.outside import http_client
 from apps.leads.settings import ActorSettings, UnitCosts
 from holdfast.patterns import raise_for_status
 
@@ -72,7 +72,7 @@ class ActorDirectory(BusinessDirectory):
 
     async def _request(self, method: str, path: str, **arguments: Any) -> Any:
         headers = {"authorization": f"Bearer {self.settings.token}", **arguments.pop("headers", {})}
-        async with httpx.AsyncClient(base_url=self.settings.url, timeout=ANSWER_TIMEOUT_S) as client:
+        async with http_client(base_url=self.settings.url, timeout=ANSWER_TIMEOUT_S) as client:
             answer = await client.request(method, path, headers=headers, **arguments)
         raise_for_status(
             answer.status_code,

@@ -18,6 +18,7 @@ from restate import TerminalError
 from apps.leads.model import DISCOVERY_BUSINESSES_MAX, Business, DiscoveryRequest
 from apps.leads.niches import Tag, UnknownNiche, plain, tags_for
 from apps.leads.osm import BadExtract, business_of, has_tag, overpass_query, read_places
+from apps.leads.outside import http_client
 from apps.leads.web.types import USER_AGENT
 from holdfast.patterns import raise_for_status
 
@@ -151,7 +152,7 @@ class Overpass(InstantDirectory):
     async def search(self, query: SearchQuery) -> Found:
         # More than asked for, because places may come twice: as an outline and as a point.
         text = overpass_query(tags_of(query), query.city, query.state, limit=2 * query.max_results)
-        async with httpx.AsyncClient(timeout=ANSWER_TIMEOUT_S, headers={"user-agent": USER_AGENT}) as client:
+        async with http_client(timeout=ANSWER_TIMEOUT_S, headers={"user-agent": USER_AGENT}) as client:
             answer = await client.post(self._url, data={"data": text})
         raise_for_status(
             answer.status_code, f"{self._url} answered with {answer.status_code}", retry_after_s=retry_after_s(answer)

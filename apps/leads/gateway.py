@@ -8,6 +8,8 @@ from typing import Any, Self
 import httpx
 import msgspec
 
+from apps.leads.outside import http_client
+
 REQUEST_TIMEOUT_S = 30.0
 NOT_READY = 470
 """What both engines answer when an invocation goes on."""
@@ -49,8 +51,8 @@ class Gateway:
         """To a Restate server, or an engine that is served."""
         headers = {"authorization": f"Bearer {token}"} if token else {}
         return cls(
-            httpx.AsyncClient(base_url=ingress_url, headers=headers, timeout=REQUEST_TIMEOUT_S),
-            httpx.AsyncClient(base_url=admin_url, headers=headers, timeout=REQUEST_TIMEOUT_S),
+            http_client(base_url=ingress_url, headers=headers, timeout=REQUEST_TIMEOUT_S),
+            http_client(base_url=admin_url, headers=headers, timeout=REQUEST_TIMEOUT_S),
         )
 
     async def __aenter__(self) -> Self:

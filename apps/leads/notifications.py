@@ -23,6 +23,7 @@ import restate
 from restate import ObjectContext, VirtualObject
 
 from apps.leads.model import JobKind, JobOrder, JobStatus
+from apps.leads.outside import http_client
 from apps.leads.settings import RetryPreset, Settings
 from apps.leads.store import Store
 
@@ -133,7 +134,7 @@ async def _request(url: str, event: Event) -> Attempt:
     if event.content:
         message["content"] = event.content[:2000]
     try:
-        async with httpx.AsyncClient(timeout=ANSWER_TIMEOUT_S) as client:
+        async with http_client(timeout=ANSWER_TIMEOUT_S) as client:
             answer = await client.post(url, json=message)
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         return Attempt(

@@ -40,7 +40,7 @@ class WalletView(msgspec.Struct, kw_only=True):
     holds: dict[str, int]
 
 
-ledger = BoundedLog(LEDGER, keep=100, chunk=50)
+ledger = BoundedLog(LEDGER, keep=50, chunk=25)
 wallet = VirtualObject(SERVICE, description="Money of one user, in cents", state_preload=False)
 SERVICES: list[VirtualObject] = [wallet, ledger.service, ledger.archive]
 

@@ -35,7 +35,7 @@ from apps.leads.notifications import send_job_event
 from apps.leads.settings import Settings
 from apps.leads.steps import Steps, is_cancellation, surely
 from apps.leads.store import Store
-from holdfast.patterns import Saga
+from holdfast.patterns import CompensationFailed, Saga
 
 DISCOVERY = "DiscoveryJob"
 ENRICHMENT = "EnrichmentJob"
@@ -279,7 +279,7 @@ class _Job:
 
 def status_of(error: TerminalError) -> JobStatus:
     """What a job that ended with this error is."""
-    if is_cancellation(error):
+    if is_cancellation(error) or (isinstance(error, CompensationFailed) and error.message.startswith("cancelled;")):
         return JobStatus.CANCELLED
     return JobStatus.TIMED_OUT if error.status_code == 408 else JobStatus.FAILED
 

@@ -34,6 +34,7 @@ class PortRow(msgspec.Struct, omit_defaults=True):
     """SHA-256 of the banner; the row is in `Batch.banners`."""
     certificate: str | None = None
     """SHA-256 of the certificate; the row is in `Batch.certificates`."""
+    cpes: tuple[str, ...] = ()
 
 
 class BannerRow(msgspec.Struct):
@@ -76,7 +77,7 @@ def cut(scan: Scan) -> Iterator[Batch]:
 
 
 def _add(batch: Batch, host: Host, port: Port) -> None:
-    row = PortRow((host.address, port.protocol, port.number), port.service, port.product, port.version)
+    row = PortRow((host.address, port.protocol, port.number), port.service, port.product, port.version, cpes=port.cpes)
     if port.banner:
         row.banner = hashlib.sha256(port.banner.encode()).hexdigest()
         if all(row.banner != known.hash for known in batch.banners):

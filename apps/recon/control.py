@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 
+import msgspec
 import restate
 from restate import Context, ObjectContext, RunOptions, Service
 
@@ -25,6 +26,13 @@ SWEEPER_KEY = "jobs"
 
 SWEPT_PER_TICK = 100
 """Each is an entry in the tick's journal; the rest is for the next one."""
+
+
+class Unstarted(msgspec.Struct):
+    """Result of the sweeper's step."""
+
+    jobs: list[IngestRequest]
+
 
 control_service = Service(CONTROL, description="Cancels invocations for clients that have no admin access.")
 
@@ -52,12 +60,12 @@ def sweeper(store: Store, settings: Settings) -> Ticker:
     """
 
     async def sweep(ctx: ObjectContext) -> None:
-        async def find() -> list[IngestRequest]:
+        async def find() -> Unstarted:
             before = datetime.now(UTC) - settings.sweep_interval
-            return await store.unstarted(before=before, limit=SWEPT_PER_TICK)
+            return Unstarted(await store.unstarted(before=before, limit=SWEPT_PER_TICK))
 
-        found = await ctx.run_typed("find", find, RunOptions(type_hint=list[IngestRequest]))
-        for request in found:
+        found = await ctx.run_typed("find", find, RunOptions(type_hint=Unstarted))
+        for request in found.jobs:
             send_ingest(ctx, request)
             logger.info("job started by the sweeper", extra={"job_id": request.job_id})
 

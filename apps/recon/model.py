@@ -38,6 +38,8 @@ class Port(msgspec.Struct, frozen=True):
     banner: str | None = None
     """What the service said first, unshortened."""
     certificate: Certificate | None = None
+    cpes: tuple[str, ...] = ()
+    """CPE names that the scanner gave the service, as it wrote them."""
 
 
 class Host(msgspec.Struct):

@@ -49,7 +49,7 @@ DEFINE FIELD OVERWRITE country ON host TYPE option<string>;
 DEFINE FIELD OVERWRITE cloud_region ON host TYPE option<string>;
 DEFINE FIELD OVERWRITE first_seen ON host TYPE datetime;
 DEFINE FIELD OVERWRITE last_seen ON host TYPE datetime;
-DEFINE FIELD OVERWRITE last_scanned_at ON host TYPE datetime VALUE time::now();
+DEFINE FIELD OVERWRITE last_scanned_at ON host TYPE datetime DEFAULT time::now();
 DEFINE INDEX OVERWRITE host_ip ON host FIELDS ip UNIQUE;
 DEFINE INDEX OVERWRITE host_asn ON host FIELDS asn;
 DEFINE INDEX OVERWRITE host_country ON host FIELDS country;
@@ -83,6 +83,7 @@ DEFINE FIELD OVERWRITE name ON service TYPE string ASSERT string::len($value) > 
 DEFINE FIELD OVERWRITE product ON service TYPE option<string>;
 DEFINE FIELD OVERWRITE version ON service TYPE option<string>;
 DEFINE FIELD OVERWRITE cpe ON service TYPE array<string> DEFAULT [];
+DEFINE FIELD OVERWRITE scanner_cpe ON service TYPE array<string> DEFAULT [];
 DEFINE FIELD OVERWRITE fingerprint ON service TYPE string ASSERT string::len($value) = 64;
 DEFINE FIELD OVERWRITE first_seen ON service TYPE datetime;
 DEFINE FIELD OVERWRITE last_seen ON service TYPE datetime;

@@ -62,7 +62,7 @@ _VERSION = """version = IF $input.product != product AND $input.product != NONE 
 PERSIST = f"""
 INSERT INTO host (
     SELECT id, id AS address, ip, name, $at AS first_seen, $at AS last_seen FROM $hosts
-) ON DUPLICATE KEY UPDATE {_newer("name")}, {_SEEN} RETURN NONE;
+) ON DUPLICATE KEY UPDATE last_scanned_at = time::now(), {_newer("name")}, {_SEEN} RETURN NONE;
 INSERT RELATION INTO SEEN_IN (
     SELECT [$job, id] AS id, type::thing('host', id) AS in, type::thing('job', $job) AS out, $at AS at FROM $hosts
 ) ON DUPLICATE KEY UPDATE at = $at RETURN NONE;
@@ -91,6 +91,10 @@ LET $edges = (SELECT type::thing('RUNS', record::id(port)) AS id, port AS in, ty
     1.0 AS confidence, $at AS first_seen, $at AS last_seen FROM $running);
 DELETE (SELECT VALUE id FROM $edges WHERE id.out != NONE AND id.out != out) RETURN NONE;
 INSERT RELATION INTO RUNS (SELECT * FROM $edges) ON DUPLICATE KEY UPDATE {_SEEN} RETURN NONE;
+FOR $named IN (SELECT type::thing('RUNS', id).out AS service, product, version, cpes FROM $ports WHERE cpes != NONE) {{
+    UPDATE $named.service SET scanner_cpe = array::union(scanner_cpe, $named.cpes)
+        WHERE product = $named.product AND version = $named.version AND scanner_cpe CONTAINSNOT $named.cpes[0] RETURN NONE
+}};
 INSERT INTO banner (
     SELECT hash AS id, hash, sample, $at AS first_seen, $at AS last_seen FROM $banners
 ) ON DUPLICATE KEY UPDATE {_SEEN} RETURN NONE;

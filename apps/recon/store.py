@@ -85,20 +85,21 @@ class JobFilter:
 
     def tests(self) -> list[str]:
         """Conditions of a query whose parameters are `params()`."""
-        operators = {"state": "=", "scanner_key": "=", "created_after": ">=", "created_before": "<"}
-        return [
-            f"{name.removesuffix('_after').removesuffix('_before') + '_at' if name.startswith('created') else name}"
-            f" {operator} ${name}"
-            for name, operator in operators.items()
-            if getattr(self, name) is not None
-        ]
+        tests = {
+            "state": "state = $state",
+            "scanner_key": "scanner_key = $scanner_key",
+            "created_after": "created_at >= <datetime>$created_after",
+            "created_before": "created_at < <datetime>$created_before",
+        }
+        return [test for name, test in tests.items() if getattr(self, name) is not None]
 
     def params(self) -> dict[str, Any]:
         return {
             "state": self.state.value if self.state else None,
             "scanner_key": self.scanner_key,
-            "created_after": self.created_after,
-            "created_before": self.created_before,
+            # As text: the SDK sends a datetime with the rounding errors of a float.
+            "created_after": self.created_after.isoformat() if self.created_after else None,
+            "created_before": self.created_before.isoformat() if self.created_before else None,
         }
 
 

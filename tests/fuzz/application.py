@@ -20,18 +20,26 @@ class Order(BaseModel):
     notes: list[str] = Field(default_factory=list[str], max_length=3)
 
 
+def given(order: Order | None) -> Order:
+    """The SDK makes None of an empty body, whatever the type says."""
+    if order is None:
+        raise restate.TerminalError("an order is needed", status_code=400)
+    return order
+
+
 shop = restate.Service("Shop")
 
 
 @shop.handler()
 async def order(ctx: restate.Context, wanted: Order) -> Order:
+    given(wanted)
     await ctx.sleep(timedelta(milliseconds=1))
-    return wanted
+    return given(wanted)
 
 
 @shop.handler()
 async def count(ctx: restate.Context, wanted: Order) -> int:
-    return await ctx.run_typed("count", lambda: wanted.count)
+    return await ctx.run_typed("count", lambda: given(wanted).count)
 
 
 @shop.handler()
@@ -56,7 +64,7 @@ async def raw(ctx: restate.Context, content: bytes) -> bytes:
 
 @shop.handler()
 async def refuse(ctx: restate.Context, wanted: Order) -> None:
-    raise restate.TerminalError("no", status_code=400 + wanted.count)
+    raise restate.TerminalError("no", status_code=400 + given(wanted).count)
 
 
 cart = restate.VirtualObject("Cart")
@@ -64,7 +72,7 @@ cart = restate.VirtualObject("Cart")
 
 @cart.handler()
 async def put(ctx: restate.ObjectContext, wanted: Order) -> int:
-    articles = [*(await ctx.get("articles", type_hint=list) or []), wanted.article]
+    articles = [*(await ctx.get("articles", type_hint=list) or []), given(wanted).article]
     ctx.set("articles", articles[-5:])
     return len(articles)
 
@@ -79,13 +87,13 @@ delivery = restate.Workflow("Delivery")
 
 @delivery.main()
 async def run(ctx: restate.WorkflowContext, address: str) -> str:
-    ctx.set("address", address)
-    return address
+    ctx.set("address", str(address or ""))
+    return str(address or "")
 
 
 @delivery.handler()
-async def where(ctx: restate.WorkflowSharedContext) -> str | None:
-    return await ctx.get("address", type_hint=str)
+async def where(ctx: restate.WorkflowSharedContext) -> str:
+    return await ctx.get("address", type_hint=str) or ""
 
 
 app = restate.app([shop, cart, delivery])

@@ -167,8 +167,8 @@ ALL: dict[str, Property] = {
         Property("manifests", _pure(st.binary(max_size=40), _is_a_manifest_or_invalid), 100),
         Property("attempts", _pure(st.tuples(st.sampled_from(TARGETS), frames), lambda one: goes_on(*one)), 50),
         Property("connections", _pure(streams(), lambda pieces: asyncio.run(play(pieces))), 50),
-        Property("http: ingress", calls.ingress, 120),
-        Property("http: admin", calls.admin, 120),
-        Property("http: workflows", calls.workflows, 120),
+        Property("http: ingress", calls.ingress, 60),
+        Property("http: admin", calls.admin, 60),
+        Property("http: workflows", calls.workflows, 60),
     )
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -100,9 +100,10 @@ def serving(folder: Path) -> Iterator[Gate]:
             body = path.read_bytes() if path.is_file() else b"no such file"
             self.send_response(200 if path.is_file() else 404)
             self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            if not is_head:
-                self.wfile.write(body)
+            with suppress(BrokenPipeError, ConnectionResetError):  # who asked was cancelled meanwhile
+                self.end_headers()
+                if not is_head:
+                    self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -156,8 +156,18 @@ async def test_the_address_that_was_judged_is_the_one_connected_to(monkeypatch: 
 
 @pytest.mark.parametrize(
     "url",
-    ["ftp://example.com/", "file:///etc/passwd", "javascript:alert(1)", "gopher://x/", "http://", "http://u:p@example.com/"]
-    + ["http://exa mple.com:99999/", "http://[::1", "", "http://" + "a" * 3000],
+    [
+        "ftp://example.com/",
+        "file:///etc/passwd",
+        "javascript:alert(1)",
+        "gopher://x/",
+        "http://",
+        "http://u:p@example.com/",
+        "http://exa mple.com:99999/",
+        "http://[::1",
+        "",
+        "http://" + "a" * 3000,
+    ],
 )
 async def test_what_is_no_web_address_is_refused_without_any_question(url: str) -> None:
     scan = await scan_site(url, limits=QUICK)
@@ -220,4 +230,4 @@ async def test_an_address_without_scheme_is_asked_by_https_first_then_by_http() 
     async with web_server({"/": PAGE}) as site:
         scan = await scan_site(f"127.0.0.1:{site.port}", limits=QUICK, policy=LOOPBACK_ALLOWED)
     assert scan.is_reachable
-    assert scan.access.final_url == f"{site.url}/" or scan.access.final_url == site.url
+    assert scan.access.final_url == f"{site.url}/"

@@ -16,6 +16,7 @@ from tests.patterns import (
     jobs_program,
     limits_program,
     saga_program,
+    schedules_program,
     ticker_program,
 )
 
@@ -28,6 +29,7 @@ MODULES = (
     jobs_program,
     limits_program,
     saga_program,
+    schedules_program,
     ticker_program,
 )
 

@@ -74,7 +74,7 @@ class World:
         machine.wire.breaks = random.choice((0.0, 0.0, 0.02, 0.1))
         machine.commits_in_thread = random.random() < 0.4
         machine.checkpoint_pages = random.choice((10, 60, 4000))
-        loop.slowest_job_s = random.choice((0.002, 0.05))
+        loop.slowest_job_s = random.choice((0.002, 0.05, 0.5))  # a slow disk: commits take up to half a second
 
     # ---- the course of things --------------------------------------------------------------------------------------------
 

@@ -14,6 +14,42 @@ from apps.leads.web.charset import Decoded, decode
 # A page is cut by `FetchLimits.body_bytes_max`; this is for files that come from elsewhere.
 TEXT_CHARACTERS_MAX = 300_000
 HTML_CHARACTERS_MAX = 5_000_000
+# Real pages stay below 100; browsers cut at 512. More, because unclosed tags are counted as if they nested.
+DEPTH_MAX = 1_000
+_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
+_NOT_COUNTED = frozenset(
+    [
+        "area",
+        "base",
+        "br",
+        "col",
+        "embed",
+        "hr",
+        "img",
+        "input",
+        "link",
+        "meta",
+        "source",
+        "track",
+        "wbr",
+        "p",
+        "li",
+        "dt",
+        "dd",
+        "td",
+        "th",
+        "tr",
+        "tbody",
+        "thead",
+        "tfoot",
+        "option",
+        "optgroup",
+        "html",
+        "head",
+        "body",
+        "a",
+    ]
+)
 _UNSEEN = frozenset({"script", "style", "noscript", "template", "head", "svg", "object", "textarea", "select"})
 _BLOCKS = frozenset(
     [
@@ -82,7 +118,7 @@ class Document:
 
     def __init__(self, body: bytes, url: str, content_type: str | None = None) -> None:
         self.decoded: Decoded = decode(body, content_type)
-        self.html = self.decoded.text[:HTML_CHARACTERS_MAX].replace("\x00", "")
+        self.html = cut_where_too_deep(self.decoded.text[:HTML_CHARACTERS_MAX].replace("\x00", ""))
         self.url = url
         self.tree = LexborHTMLParser(self.html or "<html></html>")
 
@@ -170,6 +206,23 @@ class Document:
         """Whether `url` is of the same site: same host, `www.` and subdomains aside."""
         other = host_of(url)
         return not other or other == self.host or other.endswith("." + self.host) or self.host.endswith("." + other)
+
+
+def cut_where_too_deep(html: str) -> str:
+    """`html` up to where elements nest deeper than `DEPTH_MAX`; parsing takes time with the square of the depth.
+
+    Counted by tags alone, without those that need no end tag.
+    """
+    if html.count("<") <= DEPTH_MAX:
+        return html
+    depth = 0
+    for match in _TAG.finditer(html):
+        if match[2].lower() in _NOT_COUNTED:
+            continue
+        depth = max(0, depth - 1) if match[1] else depth + 1
+        if depth > DEPTH_MAX:
+            return html[: match.start()]
+    return html
 
 
 def pieces(root: LexborNode | None) -> Iterator[str | None]:

@@ -25,7 +25,7 @@ _SPELLED = re.compile(
     r"(?:com|net|org|info|biz|shop|eu|be|nl|fr|de|lu|uk|ch|at|es|it|ca|us|io))\b",
     re.IGNORECASE,
 )
-_SPACED = re.compile(rf"(?<![A-Za-z0-9._%+-])({_LOCAL})(?: @ | @|@ )({_DOMAIN})(?![A-Za-z0-9@-])")
+_SPACED = re.compile(rf"(?<![A-Za-z0-9._%+-])({_LOCAL})(?: @ |@ )({_DOMAIN})(?![A-Za-z0-9@-])")
 _DOT = re.compile(r"\s*(?:[\[({<]\s*(?:dot|punt|point|punkt|\.)\s*[\])}>]|\s(?:dot|point|punt)\s|\.)\s*", re.IGNORECASE)
 _FILE_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".css", ".js", ".ico", ".woff", ".pdf")
 # Never a business's own: place holders, and the mark of tools.

@@ -75,7 +75,8 @@ def checked_url(text: str, base: str | None = None) -> httpx.URL:
         raise FetchFailed("bad_url", f"{text[:100]!r} has no host, or is longer than {URL_LENGTH_MAX} characters")
     if url.userinfo:
         raise FetchFailed("bad_url", f"{url.host}: an address with a user name in it is not followed")
-    return url.copy_with(fragment=None)
+    # One spelling for the home page, whoever writes it.
+    return url.copy_with(fragment=None, raw_path=url.raw_path or b"/")
 
 
 class Fetcher:
@@ -101,6 +102,10 @@ class Fetcher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close its connections."""
         await self._client.aclose()
 
     async def get(

@@ -11,6 +11,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, cast
 
@@ -141,6 +142,16 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         raise problem or httpcore.ConnectError(f"{host} has no address")
 
 
+@lru_cache(maxsize=8)
+def _ssl_context(ca_file: str | None, *, is_certificate_checked: bool) -> ssl.SSLContext:
+    """Kept: to read the usual certificates takes longer than to fetch a page. httpcore sets ALPN on it, always alike."""
+    context = ssl.create_default_context(cafile=ca_file)
+    if not is_certificate_checked:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 class _Body(httpx.AsyncByteStream):
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -157,14 +168,10 @@ class GuardedTransport(httpx.AsyncBaseTransport):
     """httpx over `GuardedBackend`. Errors are httpcore's, or those of this module."""
 
     def __init__(self, policy: NetworkPolicy, *, is_certificate_checked: bool = True) -> None:
-        context = ssl.create_default_context()
-        if policy.ca_file is not None:
-            context = ssl.create_default_context(cafile=policy.ca_file)
-        if not is_certificate_checked:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=context, max_connections=4, network_backend=GuardedBackend(policy)
+            ssl_context=_ssl_context(policy.ca_file, is_certificate_checked=is_certificate_checked),
+            max_connections=4,
+            network_backend=GuardedBackend(policy),
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Protocol
 
 import httpx
@@ -76,23 +77,36 @@ class HttpOwnerSource:
     Args:
         name: One of `OWNER_SOURCE_COSTS_USD`, or another with `cost_usd`.
         token: Sent as `Authorization: Bearer`.
+        scope: What one question belongs to, such as a job id. Together with the question it makes the idempotency key:
+            a step that was running when the process died asks again, and must not be paid again.
         timeout_s: For the whole question.
     """
 
     def __init__(
-        self, name: str, url: str, *, cost_usd: float | None = None, token: str | None = None, timeout_s: float = 20.0
+        self,
+        name: str,
+        url: str,
+        *,
+        cost_usd: float | None = None,
+        token: str | None = None,
+        scope: str = "",
+        timeout_s: float = 20.0,
     ) -> None:
         self.name = name
         self.cost_usd = OWNER_SOURCE_COSTS_USD.get(name, 0.0) if cost_usd is None else cost_usd
         self._url = url
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._scope = scope
         self._timeout_s = timeout_s
 
     async def ask(self, business_name: str, scan: SiteScan) -> Owner | None:
         question = {"business_name": business_name, "website": scan.access.final_url}
+        key = sha256("\n".join([self._scope, self.name, *question.values()]).encode()).hexdigest()[:32]
         try:
             async with httpx.AsyncClient(timeout=self._timeout_s, trust_env=False) as client:
-                response = await client.post(self._url, json=question, headers=self._headers)
+                response = await client.post(
+                    self._url, json=question, headers={**self._headers, "idempotency-key": key}
+                )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise OwnerSourceFailed(f"{self.name}: no answer: {error or type(error).__name__}") from error
         if response.status_code == 404:

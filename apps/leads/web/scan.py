@@ -56,7 +56,7 @@ def scan_page(body: bytes, *, url: str = "", content_type: str | None = None, co
         body_bytes=len(body),
         transferred_bytes=len(body),
     )
-    return with_scores(read_page(document, access, country=country))
+    return with_scores(read_page(document, access, country=country.upper() if country else None))
 
 
 async def scan_site(
@@ -102,7 +102,7 @@ class _Visit:
         self._limits = limits
         self._policy = policy
         self._is_comprehensive = is_comprehensive
-        self._country = country
+        self._country = country.upper() if country else None
         self._rules: dict[str, Rules] = {}
         self._deadline = asyncio.get_running_loop().time() + limits.site_time_s
         self.scan = self._unreached(Failure("connect", "not visited"))

@@ -117,13 +117,15 @@ def _spread(text: str) -> Iterator[str]:
 
 def count(texts: Sequence[str]) -> int:
     """How many targets these lines stand for at most, without spreading networks out."""
-    total = 0
-    for text in texts:
-        try:
-            total += ip_network(text.strip(), strict=False).num_addresses if "/" in text else 1
-        except ValueError:
-            total += 1  # rejected later, and reported
-    return total
+    return sum(_count(text) for text in texts)
+
+
+def _count(text: str) -> int:
+    try:
+        addresses = ip_network(text.strip(), strict=False).num_addresses if "/" in text else 1
+    except ValueError:
+        return 1  # rejected later, and reported
+    return addresses if addresses <= TARGETS_MAX else 1  # likewise
 
 
 async def resolve(name: str) -> list[str]:

@@ -36,6 +36,9 @@ from holdfast.patterns import JobTracker, Saga, decision
 
 SERVICE = "Campaign"
 
+SESSION_REPORTS_MAX = 100
+"""Each is two entries in the journal, and nobody reads a session finer than this."""
+
 
 class CampaignState(msgspec.Struct):
     """What the workflow itself says of its progress; never more than `total` are scanned."""
@@ -43,6 +46,19 @@ class CampaignState(msgspec.Struct):
     status: str
     scanned: int
     total: int
+
+
+@dataclass(slots=True)
+class Told:
+    """What was last said of the progress."""
+
+    scanned: int = 0
+    total: int = 0
+
+    def tell(self, ctx: WorkflowContext, phase: Phase, scanned: int, total: int, batch: int = 0) -> None:
+        """For `status`; `progress` is also what `holdfast executions status` shows."""
+        self.scanned, self.total = min(scanned, total), total
+        ctx.set("progress", {"status": status_text(phase, batch), "done": self.scanned, "total": total})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +86,7 @@ class Campaigns:
         async def run(ctx: WorkflowContext, request: Any) -> CampaignResult:
             wanted = read_request(request, ctx.key())
             failure = TerminalError("cancelled", status_code=409)
+            told = Told()
 
             async def mark_ended() -> None:
                 phase = Phase.CANCELLED if failure.status_code == 409 else Phase.FAILED
@@ -78,11 +95,11 @@ class Campaigns:
             async with Saga(ctx) as saga:  # its compensation is not interrupted by a further cancel
                 saga.compensate("mark ended", mark_ended)
                 try:
-                    return await self._run(ctx, wanted)
+                    return await self._run(ctx, wanted, told)
                 except TerminalError as error:
                     failure = error
                     is_cancel = error.status_code == 409
-                    ctx.set("status", Phase.CANCELLED.value if is_cancel else Phase.FAILED.value)
+                    told.tell(ctx, Phase.CANCELLED if is_cancel else Phase.FAILED, told.scanned, told.total)
                     end = services.sessions.cancel if is_cancel else services.sessions.fail
                     ctx.object_send(end, key=wanted.campaign_id, arg=error.message)
                     raise
@@ -90,19 +107,18 @@ class Campaigns:
         @service.handler()
         async def status(ctx: WorkflowSharedContext) -> CampaignState:
             progress: Any = await ctx.get("progress", type_hint=object)
-            text = await ctx.get("status", type_hint=str)
-            if progress is None or text is None:
+            if progress is None:
                 raise TerminalError(f"there is no campaign {ctx.key()}", status_code=404)
-            return CampaignState(text, progress["done"], progress["total"])
+            return CampaignState(progress["status"], progress["done"], progress["total"])
 
         self.run, self.status = run, status
 
-    async def _run(self, ctx: WorkflowContext, request: CampaignRequest) -> CampaignResult:
+    async def _run(self, ctx: WorkflowContext, request: CampaignRequest, told: Told) -> CampaignResult:
         campaign_id, sessions = request.campaign_id, self._services.sessions
         if request.targets:
-            _tell(ctx, Phase.INITIALIZING, 0, count(request.targets))
+            told.tell(ctx, Phase.INITIALIZING, 0, count(request.targets))
         total = await ctx.run_typed("begin", self._begin, RunOptions(type_hint=int), request, ctx.request().id)
-        _tell(ctx, Phase.INITIALIZING, 0, total)
+        told.tell(ctx, Phase.INITIALIZING, 0, total)
         ctx.object_send(sessions.create, key=campaign_id, arg={"scanner": request.options.scanner})
         ctx.object_send(sessions.start, key=campaign_id, arg=None)
 
@@ -112,22 +128,25 @@ class Campaigns:
             "cut", self._cut, RunOptions(type_hint=Cut), campaign_id, request.options.batch_size, refusal
         )
         scanned = failed = 0
+        report_every = -(-cut.batch_count // SESSION_REPORTS_MAX)
         for number in range(1, cut.batch_count + 1):
-            _tell(ctx, Phase.SCANNING, scanned, cut.total, number)
+            told.tell(ctx, Phase.SCANNING, scanned, cut.total, number)
             done = await ctx.service_call(
                 self._services.batches.run, arg=BatchRequest(campaign_id, number, request.options)
             )
             scanned += done.scanned
             failed += done.failed
+            if number % report_every and number < cut.batch_count:
+                continue
             advance: Any = {"done": scanned, "total": cut.total, "note": f"batch {number} of {cut.batch_count}"}
             ctx.object_send(sessions.advance, key=campaign_id, arg=advance)
 
-        _tell(ctx, Phase.CORRELATING, scanned, cut.total)
+        told.tell(ctx, Phase.CORRELATING, scanned, cut.total)
         await ctx.run_typed("correlating", self._store.set_phase, RunOptions(), campaign_id, Phase.CORRELATING)
         found = await ctx.service_call(self._services.correlator.correlate, arg=campaign_id)
         refused = await self._publish(ctx, request, found.threat_count)
         await ctx.run_typed("complete", self._complete, RunOptions(), campaign_id, refused)
-        _tell(ctx, Phase.COMPLETE, scanned, cut.total)
+        told.tell(ctx, Phase.COMPLETE, scanned, cut.total)
         result = CampaignResult(
             campaign_id=campaign_id,
             status=Phase.COMPLETE.value,
@@ -214,9 +233,3 @@ def read_request(request: Any, key: str) -> CampaignRequest:
     if (targets := count(wanted.targets)) > TARGETS_MAX:
         raise TerminalError(f"{targets} targets; at most {TARGETS_MAX} are scanned in a campaign", status_code=400)
     return wanted
-
-
-def _tell(ctx: WorkflowContext, phase: Phase, scanned: int, total: int, batch: int = 0) -> None:
-    """For `status`; `progress` is also what `holdfast executions status` shows."""
-    ctx.set("status", status_text(phase, batch))
-    ctx.set("progress", {"done": min(scanned, total), "total": total})

@@ -28,9 +28,7 @@ class _Service:
     name: str
     product: str | None
     version: str | None
-    cpes: list[str] = field(default_factory=list[str])
-    derived: list[str] = field(default_factory=list[str])
-    """Those of `cpes` that were made here."""
+    scanner_cpes: list[str] = field(default_factory=list[str])
 
     @property
     def fingerprint(self) -> str:
@@ -38,14 +36,13 @@ class _Service:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def found(self) -> list[FoundCpe]:
-        own = [cpe for cpe in self.cpes if cpe not in self.derived]
-        return find_cpes(own, self.product, self.version)
+        return find_cpes(self.scanner_cpes, self.product, self.version)
 
 
 _RUNNING = """
 SELECT record::id(in) AS port, in.service AS name, in.product AS product, in.version AS version, confidence,
     record::id(out) AS fingerprint, out.name AS known_name, out.product AS known_product, out.version AS known_version,
-    out.cpe AS cpe, out.derived_cpe AS derived
+    out.scanner_cpe AS scanner_cpes
 FROM array::flatten((SELECT VALUE ->HAS->port->RUNS FROM $hosts));
 """
 
@@ -69,8 +66,7 @@ DELETE (SELECT VALUE id FROM $edges WHERE id.out != NONE AND id.out != out) RETU
 INSERT RELATION INTO RUNS (SELECT * FROM $edges)
     ON DUPLICATE KEY UPDATE confidence = $confidence RETURN NONE;
 FOR $row IN $services {
-    UPDATE type::thing('service', $row.fingerprint) SET cpe = $row.cpe, derived_cpe = $row.derived
-        WHERE cpe != $row.cpe OR derived_cpe != $row.derived RETURN NONE;
+    UPDATE type::thing('service', $row.fingerprint) SET cpe = $row.cpe WHERE cpe != $row.cpe RETURN NONE;
 };
 COMMIT;
 """
@@ -128,13 +124,7 @@ async def identify_services(store: Store, addresses: Sequence[str]) -> tuple[int
     names: set[str] = set()
     for fingerprint, service in services.items():
         found = service.found()
-        rows.append(
-            {
-                "fingerprint": fingerprint,
-                "cpe": sorted(str(each.cpe) for each in found),
-                "derived": sorted(str(each.cpe) for each in found if each.origin != "scanner"),
-            }
-        )
+        rows.append({"fingerprint": fingerprint, "cpe": sorted(str(each.cpe) for each in found)})
         names.update(str(each.cpe) for each in found if _can_be_asked(each))
     await store.write(
         _IDENTIFY,
@@ -243,7 +233,7 @@ async def _from_banners(
             told[tuple(row["port"])] = (service, service.fingerprint != row["fingerprint"])
     # Others may run the same and have names from their scanner.
     (rows,) = await store.read(
-        "SELECT fingerprint, cpe, derived_cpe AS derived FROM $ids",
+        "SELECT fingerprint, scanner_cpe AS scanner_cpes FROM $ids",
         ids=[RecordID("service", fingerprint) for fingerprint in {each.fingerprint for each, _ in told.values()}],
     )
     names = {row["fingerprint"]: row for row in rows}
@@ -257,7 +247,7 @@ async def _from_banners(
 
 
 def _known(row: Mapping[str, Any]) -> _Service:
-    return _Service(row["known_name"], row["known_product"], row["known_version"], row["cpe"], row["derived"] or [])
+    return _Service(row["known_name"], row["known_product"], row["known_version"], row["scanner_cpes"])
 
 
 def _can_be_asked(found: FoundCpe) -> bool:
@@ -271,7 +261,8 @@ def _row(found: Vulnerability, catalogue: Catalogue) -> dict[str, Any]:
         "cve_id": found.cve_id,
         "title": title,
         "summary": found.summary,
-        "text": f"{found.cve_id} {title if exploited else ''} {found.summary}",
+        # Without the id: a word that every text has counts against it. Ids are looked up, not searched.
+        "text": f"{exploited.name} {found.summary}" if exploited else found.summary,
         "cvss": found.cvss,
         "cvss_version": found.cvss_version,
         "severity": found.severity,

@@ -85,7 +85,9 @@ def _criteria(record: dict[str, Any]) -> Iterator[Cpe]:
 
 def main() -> None:
     """Serve it on loopback until Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m apps.recon.enrich.mirror", description="A small mirror of the NVD.")
+    parser = argparse.ArgumentParser(
+        prog="python -m apps.recon.enrich.mirror", description="A small mirror of the NVD."
+    )
     parser.add_argument("--data", type=Path, default=DATA, help="folder of NVD answers")
     parser.add_argument("--port", type=int, default=8042)
     arguments = parser.parse_args()

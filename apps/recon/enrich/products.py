@@ -116,7 +116,8 @@ BANNERS: tuple[_Pattern, ...] = (
     _pattern("Caddy httpd", rf"\bCaddy(?:/v?{_V})?"),
     _pattern("Jetty", rf"\bJetty(?:\(|/){_V}"),
     _pattern("Squid http proxy", rf"\bsquid(?:/{_V})"),
-    _pattern("Varnish", rf"\bVarnish(?:/{_V})?"),
+    _pattern("Varnish", rf"\bVarnish/{_V}"),
+    _pattern("Varnish", r"\bVarnish\b"),
     # MariaDB says 5.5.5- first, so that old replicas accept it.
     _pattern("MariaDB", r"(?:5\.5\.5-)?(\d+\.\d+\.\d+)-MariaDB"),
     _pattern("MySQL", r"\A.{0,4}(?:\\x00)*(?:\\x0a|\n|\x0a)(\d\.\d+\.\d+)(?:[-\w.]*)(?:\\x00|\x00)"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -13,11 +12,6 @@ from apps.recon.enrich.model import Enrichment, EnrichRequest, Progress
 from apps.recon.store import Store
 
 PAGE_MAX = 100
-
-
-_ANNOUNCE = """
-INSERT IGNORE INTO enrichment { id: $id, job_id: $job_id, kinds: $kinds, state: 'running' } RETURN NONE;
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +29,22 @@ class HostList:
 
 async def announce(store: Store, run_id: str, request: EnrichRequest) -> None:
     """Note that a run was asked for; changes nothing when it is noted already."""
-    await store.write(_ANNOUNCE, id=run_id, job_id=request.job_id, kinds=request.kinds)
+    await store.write(
+        "INSERT IGNORE INTO enrichment { id: $id, job_id: $job_id, kinds: $kinds, state: 'running' } RETURN NONE",
+        id=run_id,
+        job_id=request.job_id,
+        kinds=request.kinds,
+    )
 
 
 async def begin(store: Store, run_id: str, request: EnrichRequest, invocation_id: str) -> int:
     """Note that a run has begun. Returns when that was, Unix milliseconds: at a repetition the same."""
-    rows = await store.write(
-        _ANNOUNCE
-        + """UPDATE type::thing('enrichment', $id) SET invocation_id = $invocation_id RETURN NONE;
-        SELECT VALUE started_at FROM type::thing('enrichment', $id);""",
+    await announce(store, run_id, request)
+    (started_at,) = await store.write(
+        """UPDATE ONLY type::thing('enrichment', $id) SET invocation_id = $invocation_id RETURN VALUE started_at""",
         id=run_id,
-        job_id=request.job_id,
-        kinds=request.kinds,
         invocation_id=invocation_id,
     )
-    started_at: datetime = rows[-1][0]
     return int(started_at.timestamp() * 1000)
 
 

@@ -42,10 +42,8 @@ DEFINE INDEX OVERWRITE host_city ON host FIELDS city;
 DEFINE INDEX OVERWRITE host_region ON host FIELDS region;
 """
 
-# `derived_cpe` are the names in `cpe` that were made here; the others are the scanner's own and surer.
 _VULNERABILITIES = """
 DEFINE INDEX OVERWRITE evidenced_by_port ON EVIDENCED_BY FIELDS port;
-DEFINE FIELD OVERWRITE derived_cpe ON service TYPE array<string> DEFAULT [];
 
 DEFINE TABLE OVERWRITE vuln SCHEMAFULL;
 DEFINE FIELD OVERWRITE cve_id ON vuln TYPE string;
@@ -59,7 +57,7 @@ DEFINE FIELD OVERWRITE last_updated ON vuln TYPE datetime;
 DEFINE INDEX OVERWRITE vuln_cve_id ON vuln FIELDS cve_id UNIQUE;
 DEFINE INDEX OVERWRITE vuln_kev_flag ON vuln FIELDS kev_flag;
 
-DEFINE ANALYZER OVERWRITE advisory TOKENIZERS blank, class, punct FILTERS lowercase, ascii, snowball(english);
+DEFINE ANALYZER OVERWRITE advisory TOKENIZERS blank, punct FILTERS lowercase, ascii, snowball(english);
 DEFINE TABLE OVERWRITE vuln_doc SCHEMAFULL;
 DEFINE FIELD OVERWRITE cve_id ON vuln_doc TYPE string;
 DEFINE FIELD OVERWRITE title ON vuln_doc TYPE string;
@@ -71,7 +69,7 @@ DEFINE FIELD OVERWRITE exploit_refs ON vuln_doc TYPE array<string> DEFAULT [];
 DEFINE FIELD OVERWRITE published_date ON vuln_doc TYPE datetime;
 DEFINE FIELD OVERWRITE last_modified ON vuln_doc TYPE datetime;
 DEFINE INDEX OVERWRITE vuln_doc_cve_id ON vuln_doc FIELDS cve_id UNIQUE;
-DEFINE INDEX OVERWRITE vuln_doc_text ON vuln_doc FIELDS text SEARCH ANALYZER advisory BM25;
+DEFINE INDEX OVERWRITE vuln_doc_text ON vuln_doc FIELDS text SEARCH ANALYZER advisory BM25(1.2, 0.75);
 
 DEFINE TABLE OVERWRITE AFFECTED_BY TYPE RELATION IN service OUT vuln ENFORCED SCHEMAFULL;
 DEFINE FIELD OVERWRITE confidence ON AFFECTED_BY TYPE float ASSERT $value > 0 AND $value <= 1;

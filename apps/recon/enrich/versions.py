@@ -30,9 +30,13 @@ def compare_versions(left: str, right: str) -> int:
 @lru_cache(maxsize=4096)
 def _tokens(version: str) -> tuple[_Token, ...]:
     words: list[str] = _TOKEN.findall(version.lower().removeprefix("v"))
-    tokens = [_token(word, following) for word, following in zip_longest(words, words[1:])]
-    while tokens and tokens[-1] == (_NUMBER, 0, ""):  # 7.0 is 7
-        tokens.pop()
+    tokens: list[_Token] = []
+    for word, following in zip_longest([*words, ""], words[1:]):
+        if not word.isdigit():
+            while tokens and tokens[-1] == (_NUMBER, 0, ""):  # 7.0 is 7, and 7.0-rc1 is 7-rc1
+                tokens.pop()
+        if word:
+            tokens.append(_token(word, following))
     return tuple(tokens)
 
 

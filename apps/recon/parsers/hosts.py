@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from apps.recon.model import PROTOCOLS, Certificate, Host, Port, Scan, ScanFormat
@@ -13,6 +14,9 @@ _NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\Z"
 
 _TEXT_MAX = 256
 """Characters kept of a service, product or version; a guard, real ones are far shorter."""
+
+_CPES_MAX = 8
+"""Of one service, likewise."""
 
 
 class Gathered:
@@ -56,6 +60,7 @@ def read_port(
     *,
     banner: str | None = None,
     certificate: Certificate | None = None,
+    cpes: Sequence[str | None] = (),
 ) -> Port | None:
     """A port, or None when the number is out of range or the protocol is not one we keep. No protocol means tcp."""
     protocol = protocol.lower() if isinstance(protocol, str) and protocol else protocol or "tcp"
@@ -63,7 +68,8 @@ def read_port(
         number = int(number)
     if type(number) is not int or not 1 <= number <= 65535 or protocol not in PROTOCOLS:
         return None
-    return Port(protocol, number, _text(service), _text(product), _text(version), banner, certificate)
+    names = tuple(text for cpe in cpes[:_CPES_MAX] if (text := _text(cpe)) and text.startswith("cpe:"))
+    return Port(protocol, number, _text(service), _text(product), _text(version), banner, certificate, names)
 
 
 def add_port(host: Host, port: Port) -> None:
@@ -79,6 +85,7 @@ def add_port(host: Host, port: Port) -> None:
             known.version or port.version,
             known.banner or port.banner,
             known.certificate or port.certificate,
+            known.cpes or port.cpes,
         )
     host.ports[key] = port
 

@@ -89,6 +89,7 @@ def _port(gathered: Gathered, host: Host, element: Any) -> None:
         known.get("version"),
         banner=read_banner(said.get("banner")),
         certificate=read_certificate(said.get("ssl-cert")),
+        cpes=[cpe.text for cpe in element.iterfind("service/cpe")],
     )
     if port is None:
         gathered.skip()

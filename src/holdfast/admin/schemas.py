@@ -119,7 +119,7 @@ _DEPLOYMENT_REQUIRED = "id uri protocol_type http_version created_at min_protoco
 
 _PLAIN: dict[str, Schema] = {
     "Error": struct(
-        "message restate_code",
+        "message",  # of a query that is all, as on a Restate server
         message=text(),
         restate_code=nullable(text("Restate's code of the refusal, `META0003` and the like, where it has one.")),
     ),

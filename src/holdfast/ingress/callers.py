@@ -48,7 +48,7 @@ class Callers:
         self._sweep_s = sweep_s
         self._waiting: dict[_Caller, None] = {}  # in the order in which they came
         self._loop: asyncio.AbstractEventLoop | None = None
-        """The loop in which the next sweep is due; None when nobody waits."""
+        """The loop in which the next sweep is due; None when nobody waits who is not listened to."""
 
     async def wait(self, receive: Receive, result: Awaitable[T]) -> T:
         """The result, unless the caller hangs up first.
@@ -78,11 +78,13 @@ class Callers:
                 caller.listener.cancel()
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        has_new = False
         for caller in self._waiting:
             if caller.has_waited and caller.listener is None:
                 caller.listener = loop.create_task(caller.listen())
+            has_new |= not caller.has_waited
             caller.has_waited = True
-        if self._waiting:
+        if has_new:
             loop.call_later(self._sweep_s, self._sweep, loop)
         else:
             self._loop = None

@@ -8,6 +8,7 @@ from holdfast.patterns.fan_out import Outcome, Progress, batches, fan_out, progr
 from holdfast.patterns.jobs import JobTracker
 from holdfast.patterns.limits import RateLimiter, Semaphore
 from holdfast.patterns.saga import CompensationFailed, FailedCompensation, Saga
+from holdfast.patterns.schedules import Firing, Schedules
 from holdfast.patterns.ticker import Ticker
 
 __all__ = [
@@ -19,11 +20,13 @@ __all__ = [
     "CompensationFailed",
     "Decision",
     "FailedCompensation",
+    "Firing",
     "JobTracker",
     "Outcome",
     "Progress",
     "RateLimiter",
     "Saga",
+    "Schedules",
     "Semaphore",
     "Ticker",
     "ask_for_approval",

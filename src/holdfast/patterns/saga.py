@@ -151,15 +151,32 @@ class Saga:
         failed: list[FailedCompensation] = []
         while self._compensations:
             name, start = self._compensations.pop()
-            future = start()
-            await _settled(future)
-            try:
-                await future
+            error_of_it = await _undone(start)
+            if error_of_it is None:
                 compensated.append(name)
-            except TerminalError as its_error:
-                failed.append(FailedCompensation(name, its_error.message))
+            else:
+                failed.append(FailedCompensation(name, error_of_it.message))
         if failed:
             raise CompensationFailed(cause, compensated, failed) from error
+
+
+async def _undone(start: Callable[[], RestateDurableFuture[Any]]) -> TerminalError | None:
+    """Run a compensation to its end; the error it ended with.
+
+    A cancellation of this invocation also cancels the calls that it waits for. A compensation that is a call is therefore
+    made again after one: it is idempotent, and not making it would leave the change in place.
+    """
+    while True:
+        future = start()
+        cancellation = await _settled(future)
+        try:
+            await future
+        except TerminalError as error:
+            was_cancelled = (error.status_code, error.message) == (409, "cancelled")
+            if cancellation is None or not was_cancelled:
+                return error
+        else:
+            return None
 
 
 async def _settled(future: RestateDurableFuture[Any]) -> TerminalError | None:

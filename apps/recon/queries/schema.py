@@ -1,0 +1,19 @@
+"""What queries add to the database: when recon learned of something, which is later than when a scanner saw it."""
+# ruff: noqa: S608 (statements are put together from constants of this module; what a caller sends is bound)
+
+from __future__ import annotations
+
+from apps.recon.migrations import Migration
+
+# What a scanner saw an hour ago and sent now is new, and no reader who has passed that hour would find it by
+# `first_seen`. ALWAYS: rows from before this migration get one too, when they are next written.
+_ADDED = "".join(
+    f"""
+DEFINE FIELD OVERWRITE added_at ON {table} TYPE datetime DEFAULT ALWAYS time::now();
+DEFINE INDEX OVERWRITE {table}_added_at ON {table} FIELDS added_at;
+UPDATE {table} SET last_seen = last_seen RETURN NONE;
+"""
+    for table in ("host", "port")
+)
+
+MIGRATIONS = [Migration(200, "when hosts and ports were added", _ADDED)]
