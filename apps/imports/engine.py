@@ -50,10 +50,14 @@ class RemoteEngine:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Answer to a start. `is_new` is false if the id was taken: then nothing was started."""
+    """Answer to a start. `is_new` is false if the id was taken: then nothing was started.
+
+    `is_repeated` if the request had to be made again: then it may be our own first one that took the id.
+    """
 
     invocation_id: str
     is_new: bool
+    is_repeated: bool
 
 
 class _Sent(msgspec.Struct):
@@ -110,7 +114,9 @@ class EngineClient:
         """
         answer = await self._ask(self._ingress, "POST", f"{_path(import_id)}/run/send", json=source)
         sent = msgspec.json.decode(answer.content, type=_Sent)
-        return Started(sent.invocationId, sent.status == "Accepted")
+        retry = answer.extensions.get("retry")
+        is_repeated = isinstance(retry, Retry) and retry.attempts_made > 0
+        return Started(sent.invocationId, sent.status == "Accepted", is_repeated)
 
     async def is_known(self, import_id: str) -> bool:
         """Whether the engine has, or still keeps, a workflow of this id.

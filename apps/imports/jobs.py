@@ -157,7 +157,7 @@ def _warnings(meta: Meta, current: int) -> list[str]:
     if not missing:
         return []
     which = f"extract {missing[0]} was" if len(missing) == 1 else f"extracts {missing[0]} to {missing[-1]} were"
-    return [f"{which} never imported: their changes are missing until the next full extract"]
+    return [f"{which} never imported: what changed there is missing until the next full extract"]
 
 
 def plan(con: duckdb.DuckDBPyConnection, job_id: str, batches: list[Batch]) -> Plan:

@@ -66,14 +66,20 @@ class Imports:
         import_id = request.import_id
         if (job := await self.store.job(import_id)) is not None and job.status.is_final:
             raise AlreadyThere(import_id, job.status)
+        if await self.engine.is_known(import_id):
+            raise await self._already_there(import_id)
         started = await self.engine.start(import_id, msgspec.to_builtins(request))
-        if not started.is_new:
-            progress = await self.progress(import_id)
-            raise AlreadyThere(import_id, Status.PENDING if progress is None else progress.status)
+        # Unknown a moment ago, and asked for more than once: the answer to our own first request got lost.
+        if not (started.is_new or started.is_repeated):
+            raise await self._already_there(import_id)
         address = f"/imports/{import_id}"
         return Accepted(
             import_id, "started", job_id_of(import_id), started.invocation_id, f"/api{address}/progress", address
         )
+
+    async def _already_there(self, import_id: str) -> AlreadyThere:
+        progress = await self.progress(import_id)
+        return AlreadyThere(import_id, Status.PENDING if progress is None else progress.status)
 
     async def progress(self, import_id: str) -> Progress | None:
         """How far an import is; None if no import has this id.

@@ -51,15 +51,19 @@ class RequestSerde(Serde[ImportRequest]):
     """A request as an object, or as a string that is its source alone."""
 
     def deserialize(self, buf: bytes) -> ImportRequest | None:
-        """Raises: TerminalError: it is neither."""
+        """What is neither gives a request without a source, which the handler refuses: the SDK would answer 500."""
         try:
             given = msgspec.json.decode(buf, type=ImportRequest | str)
         except msgspec.DecodeError as error:
-            raise TerminalError(f"the request is neither an address nor an import request: {error}", 400) from error
+            return _Unusable(source="", reason=str(error))
         return ImportRequest(source=given) if isinstance(given, str) else given
 
     def serialize(self, obj: ImportRequest | None) -> bytes:
         return msgspec.json.encode(obj)
+
+
+class _Unusable(ImportRequest, frozen=True, kw_only=True):
+    reason: str
 
 
 def kbo_import(store: Store, settings: Settings) -> list[Any]:
@@ -95,6 +99,8 @@ def kbo_import(store: Store, settings: Settings) -> list[Any]:
 
 
 def _checked(key: str, request: ImportRequest) -> ImportRequest:
+    if isinstance(request, _Unusable):
+        raise TerminalError(f"the request is neither an address nor an import request: {request.reason}", 400)
     if request.import_id not in ("", key):
         raise TerminalError(f"the workflow key is {key}, but the request is for import {request.import_id}", 400)
     try:

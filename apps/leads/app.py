@@ -22,13 +22,20 @@ from apps.leads.workflows import Handlers, Remote, job_workflows
 Services = list[restate.Service | restate.VirtualObject | restate.Workflow]
 
 
-def create_services(store: Store, settings: Settings, remote: Remote | None = None) -> Services:
-    """All services of leads, working on `store`. Each call makes new ones, but for the wallet's, which need nothing."""
+def create_services(
+    store: Store, settings: Settings, remote: Remote | None = None, *, with_work: bool = True
+) -> Services:
+    """All services of leads, working on `store`. Each call makes new ones, but for the wallet's, which need nothing.
+
+    Args:
+        with_work: False leaves out `discovery` and `enrichment`: they are deployed for themselves.
+    """
     discovery, discover = discovery_service(store, settings)
     enrichment, enrich_batch = enrichment_service(store, settings)
     messages, deliver = notifications(store, settings)
     handlers = Handlers(discover=discover, enrich_batch=enrich_batch, deliver=deliver)
-    return [*job_workflows(store, settings, handlers, remote), discovery, enrichment, messages, *wallet.SERVICES]
+    work = [discovery, enrichment] if with_work else []
+    return [*job_workflows(store, settings, handlers, remote), *work, messages, *wallet.SERVICES]
 
 
 def create_app(store: Store, settings: Settings, remote: Remote | None = None) -> RestateAppT:

@@ -61,21 +61,21 @@ async def open_leads(settings: Settings) -> AsyncGenerator[Leads]:
         store = await stack.enter_async_context(Store(settings.directory))
         provider = await stack.enter_async_context(await _server(store, settings)) if settings.needs_restate else None
         engine: Engine | None = None
+        remote: Any = None
+        if provider is not None:
+            await _place_work(provider, settings)
+            remote = _remote_at(provider)
         if settings.home_engine == "embedded":
-            remote = None if provider is None else await _placed(provider, settings)
             engine = Engine(create_app(store, settings, remote), db=settings.directory / ENGINE_FILE)
             await stack.enter_async_context(engine)
             gateway = Gateway.embedded(engine)
         else:
             assert provider is not None
-            await provider.create_workflow(
-                WorkflowSpec(
-                    workflow_id="leads",
-                    name="leads",
-                    definition="apps.leads.placed:app",
-                    provider_config={"service": DISCOVERY},
-                )
+            config = {"service": DISCOVERY}  # one of its services has to be the workflow; we start both by themselves
+            spec = WorkflowSpec(
+                workflow_id="leads", name="leads", definition="apps.leads.placed:jobs", provider_config=config
             )
+            await provider.create_workflow(spec)
             admin_url = settings.restate_admin_url or _admin_url(settings.restate_ingress_url)
             gateway = Gateway.http(settings.restate_ingress_url, admin_url, settings.restate_auth_token)
         await stack.enter_async_context(gateway)
@@ -99,8 +99,8 @@ async def _server(store: Store, settings: Settings) -> WorkflowProvider:
     return await providers.open("restate", **{name: value for name, value in options.items() if value is not None})
 
 
-async def _placed(provider: WorkflowProvider, settings: Settings) -> Any:
-    """Create at the server what is to run there; how jobs give it work."""
+async def _place_work(provider: WorkflowProvider, settings: Settings) -> None:
+    """Create at the server what is to run there."""
     for workflow_id, engine, limit_s in (
         ("discovery", settings.discovery_engine, settings.discovery_time_max_s),
         ("enrichment", settings.enrichment_engine, settings.enrichment_time_max_s),
@@ -114,6 +114,10 @@ async def _placed(provider: WorkflowProvider, settings: Settings) -> Any:
                     timeout=timedelta(seconds=limit_s),
                 )
             )
+
+
+def _remote_at(provider: WorkflowProvider) -> Any:
+    """How jobs give work to the server."""
 
     async def remote(ctx: WorkflowContext, workflow_id: str, request: Any, execution_name: str) -> Any:
         return await providers.call_remote(

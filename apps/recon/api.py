@@ -123,7 +123,7 @@ def create_api(
         routes=[
             *routes.all(),
             *keys_api.routes(context),
-            *page.routes(context, feed),
+            *page.routes(context),
             *parts.collect("routes", context),
         ],
         middleware=[Middleware(RequestLog)],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -79,7 +79,6 @@ async def run_engine(store: Store, settings: Settings) -> AsyncGenerator[Running
     """
     running = _on_restate(store, settings) if settings.engine == "restate" else _embedded(store, settings)
     async with running as engine:
-        await start_sweeper(engine.client)
         yield engine
 
 
@@ -87,6 +86,7 @@ async def run_engine(store: Store, settings: Settings) -> AsyncGenerator[Running
 async def _embedded(store: Store, settings: Settings) -> AsyncGenerator[RunningEngine]:
     settings.directory.mkdir(parents=True, exist_ok=True)
     async with Engine(create_app(store, settings), db=settings.directory / ENGINE_FILE) as engine:
+        await start_sweeper(engine.client)
 
         async def probe() -> None:
             engine.list_invocations(limit=1)
@@ -97,11 +97,19 @@ async def _embedded(store: Store, settings: Settings) -> AsyncGenerator[RunningE
 @asynccontextmanager
 async def _on_restate(store: Store, settings: Settings) -> AsyncGenerator[RunningEngine]:
     headers = authorization(settings)
-    async with serve_worker(store, settings), httpx.AsyncClient(headers=headers, timeout=5) as http:
+    worker = serve_worker(store, settings) if settings.serve_worker else nullcontext()
+    async with worker, httpx.AsyncClient(headers=headers, timeout=5) as http:
 
         async def probe() -> None:
             (await http.get(f"{settings.restate_ingress_url}/restate/health")).raise_for_status()
 
+        try:
+            await _wait_for(probe, httpx.HTTPError, settings, "the Restate server")
+        except httpx.HTTPError as error:
+            raise EngineUnavailable(
+                f"the Restate server's ingress {settings.restate_ingress_url} does not answer: "
+                f"{error or type(error).__name__}; check RESTATE_INGRESS_URL"
+            ) from error
         async with restate.create_client(settings.restate_ingress_url, headers=headers) as client:
             metrics = metrics_endpoint(RestateMetrics(settings.restate_admin_url, headers=headers))
             yield RunningEngine(client, metrics, probe)
@@ -120,6 +128,14 @@ async def serve_worker(store: Store, settings: Settings) -> AsyncGenerator[str]:
         url = settings.worker_url or endpoint.url
         await register(url, settings)
         logger.info("registered at the Restate server", extra={"url": url, "admin": settings.restate_admin_url})
+        async with restate.create_client(settings.restate_ingress_url, headers=authorization(settings)) as client:
+            try:
+                await start_sweeper(client)
+            except (restate.HttpError, httpx.TransportError) as error:
+                raise EngineUnavailable(
+                    f"the Restate server's ingress {settings.restate_ingress_url} did not take a request: "
+                    f"{error or type(error).__name__}; check RESTATE_INGRESS_URL"
+                ) from error
         yield url
 
 

@@ -60,9 +60,11 @@ class JobFeed:
         self._listeners.add(queue)
         self._watch()
         try:
+            known_at: datetime | None = None
             if job_id is not None:
                 job = await self._store.job(job_id)  # after listening began: nothing falls in between
                 if job is not None:
+                    known_at = job.updated_at
                     yield job
                     if job.state in FINAL_STATES:
                         return
@@ -75,7 +77,7 @@ class JobFeed:
                     continue
                 if changed is None:
                     return  # closed, or too slow
-                if job_id is None or changed.id == job_id:
+                if job_id is None or (changed.id == job_id and (known_at is None or changed.updated_at > known_at)):
                     yield changed
                     if job_id is not None and changed.state in FINAL_STATES:
                         return

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from starlette.routing import Mount
+from starlette.routing import Route
 
 from apps.recon import logs
 from apps.recon.api import create_api
@@ -52,7 +52,7 @@ async def serve(settings: Settings, listener: socket.socket, *, until: Callable[
     """
     async with open_store(settings) as store, run_engine(store, settings) as engine:
         api = create_api(store, engine.client, settings, probe=engine.probe)
-        api.router.routes.append(Mount("/metrics", engine.metrics))
+        api.router.routes.append(Route("/metrics", engine.metrics))
         config = uvicorn.Config(
             api,
             lifespan="off",

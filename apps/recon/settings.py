@@ -109,6 +109,9 @@ class Settings:
     worker_url: str | None = _setting(
         "RECON_WORKER_URL", None, _url("http", "https"), "with restate: where the server reaches the SDK endpoint"
     )
+    serve_worker: bool = _setting(
+        "RECON_SERVE_WORKER", True, _switch, "with restate: serve the SDK endpoint as well, not the API alone"
+    )
     restate_ingress_url: str = _setting(
         "RESTATE_INGRESS_URL", "http://127.0.0.1:8080", _url("http", "https"), "the Restate server's ingress"
     )

@@ -176,10 +176,10 @@ class Surreal:
         except (OSError, WebSocketException, SurrealError) as error:
             await self._drop(connection)
             raise StoreUnavailable(f"the connection to SurrealDB at {address.url} was lost: {error}") from error
-        except asyncio.CancelledError:
-            # The SDK cancels what waits for an answer when the connection ends. Only if nobody cancelled us, it is that.
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+        except (KeyError, asyncio.CancelledError):
+            # When the connection ends, the SDK (2.0) cancels what waits for an answer, and then trips over its own
+            # table of what waits. It is a cancellation only if somebody cancelled us.
+            if _is_cancelled():
                 raise
             await self._drop(connection)
             raise StoreUnavailable(f"the connection to SurrealDB at {address.url} was lost") from None
@@ -214,12 +214,16 @@ async def _connect(address: ServerAddress) -> Any:
         raise StoreUnavailable(f"SurrealDB at {address.url} cannot be reached: {error}; check SURREALDB_URL") from None
     except WebSocketException as error:
         raise StoreRefused(f"{address.url} is no SurrealDB server: {error}; check SURREALDB_URL") from None
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+    except (KeyError, asyncio.CancelledError):  # as in `_ask_server`
+        if _is_cancelled():
             raise
         raise StoreUnavailable(f"SurrealDB at {address.url} closed the connection; check SURREALDB_URL") from None
     return connection
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _own(lock_path: Path) -> int:

@@ -18,15 +18,17 @@ import selectors
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from unittest import mock
+
+from restate.vm import VMWrapper
 
 __all__ = ["START", "NothingHappens", "run_virtually"]
 
 T = TypeVar("T")
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
+START = datetime(2040, 1, 1, tzinfo=UTC)
 """The wall clock's first moment, unless another is given."""
 
 
@@ -37,19 +39,23 @@ class NothingHappens(AssertionError):
 def run_virtually(main: Callable[[], Awaitable[T]], *, start: datetime = START) -> T:
     """Run `main()` to its end in an event loop of its own, whose time jumps to what is due next.
 
-    `time.time`, `time.time_ns` and the loop's clock follow; `time.monotonic` and `datetime.now` do not. Work for threads
+    `time.time`, `time.time_ns`, the loop's clock and whatever a context tells or waits for follow; `time.monotonic` and
+    `datetime.now` do not. Work for threads
     (sync steps, `asyncio.to_thread`) is run in the loop itself.
 
     Args:
         main: Typically starts a `holdfast.Engine`, in memory or on a file, and talks to it through `engine.client` or the
             ASGI applications `engine.ingress` and `engine.admin`.
-        start: The wall clock's first moment, with a time zone.
+        start: The wall clock's first moment, with a time zone. It must lie in the future, because the SDK's native part
+            counts from the machine's clock, and only forward.
     Raises:
         NothingHappens: Everybody waits for something that will never come.
-        ValueError: `start` has no time zone.
+        ValueError: `start` has no time zone, or is not in the future.
     """
     if start.tzinfo is None:
-        raise ValueError("start needs a time zone: datetime(2026, 1, 1, tzinfo=UTC)")
+        raise ValueError("start needs a time zone: datetime(2040, 1, 1, tzinfo=UTC)")
+    if start < datetime.now(UTC) + timedelta(days=1):
+        raise ValueError(f"start must be at least a day from now, because the SDK counts from now on; next: {START}")
     loop = _VirtualLoop()
     begin_ns = round(start.timestamp() * 1_000_000) * 1_000
 
@@ -59,7 +65,30 @@ def run_virtually(main: Callable[[], Awaitable[T]], *, start: datetime = START) 
     def now_ns() -> int:
         return begin_ns + round(loop.time() * 1_000_000_000)
 
+    real_time = time.time
+    sleep, send = VMWrapper.sys_sleep, VMWrapper.sys_send
+
+    def counted_from_now(delay_ms: int) -> int:
+        return delay_ms + round((now_s() - real_time()) * 1000)
+
+    def sys_sleep(vm: VMWrapper, millis: int, name: str | None = None) -> int:
+        return sleep(vm, counted_from_now(millis), name)
+
+    def sys_send(
+        vm: VMWrapper,
+        service: str,
+        handler: str,
+        parameter: bytes,
+        key: str | None = None,
+        delay: int | None = None,
+        *rest: Any,
+        **named: Any,
+    ) -> int:
+        return send(vm, service, handler, parameter, key, counted_from_now(delay) if delay else delay, *rest, **named)
+
     with (
+        mock.patch.object(VMWrapper, "sys_sleep", sys_sleep),
+        mock.patch.object(VMWrapper, "sys_send", sys_send),
         mock.patch.object(time, "time", now_s),
         mock.patch.object(time, "time_ns", now_ns),
         asyncio.Runner(loop_factory=lambda: loop) as runner,

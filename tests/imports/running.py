@@ -66,6 +66,14 @@ class Running:
         return found
 
 
+def events(answer: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The server-sent events of a streamed answer."""
+    lines = answer.iter_lines()
+    for line in lines:
+        if line.startswith("event: "):
+            yield line.removeprefix("event: "), json.loads(next(lines).removeprefix("data: "))
+
+
 EITHER_ENGINE = ["embedded", pytest.param("restate", marks=pytest.mark.restate_server)]
 
 
@@ -82,7 +90,12 @@ def on_engine(engine: str, folder: Path, *options: str, ready: bool = True, **va
 
 @contextmanager
 def running_imports(
-    folder: Path, server: RunningRestate | None, *options: str, ready: bool = True, **variables: str
+    folder: Path,
+    server: RunningRestate | None,
+    *options: str,
+    port: str = "0",
+    ready: bool = True,
+    **variables: str,
 ) -> Iterator[Running]:
     """Start imports on free ports, stop it at the end.
 
@@ -90,6 +103,7 @@ def running_imports(
         folder: For its data, and of the extracts that `gate` serves.
         server: The Restate server to run on; None embeds the engine.
         options: More for `serve`.
+        port: Of the API; 0 takes a free one.
         ready: Wait until imports can be started.
         variables: More for its environment; `IMPORTS_TOKEN` is used for requests, too.
     """
@@ -104,7 +118,7 @@ def running_imports(
         variables = defaults | variables
     token = variables.get("IMPORTS_TOKEN")
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    line = [sys.executable, "-m", "apps.imports", "serve", "--child", "--port", "0", "--dir", str(folder / "data")]
+    line = [sys.executable, "-m", "apps.imports", "serve", "--child", "--port", port, "--dir", str(folder / "data")]
     with (
         serving(folder) as gate,
         (folder / "imports.log").open("a") as log,
@@ -127,7 +141,7 @@ def running_imports(
             with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE_S, trust_env=False) as http:
                 running = Running(url, http, folder, gate, process, server, itertools.count(140))
                 if ready and server is not None:
-                    _wait_until_registered(server)
+                    wait_until_registered(server)
                 yield running
         finally:
             process.stdin.close()
@@ -138,7 +152,8 @@ def running_imports(
                 raise
 
 
-def _wait_until_registered(server: RunningRestate) -> None:
+def wait_until_registered(server: RunningRestate) -> None:
+    """Until the server knows the workflow, of whatever worker."""
     deadline = time.monotonic() + PATIENCE_S
     while httpx.get(f"{server.admin_url}/services/KboImport", timeout=PATIENCE_S).status_code != 200:
         assert time.monotonic() < deadline, "the worker was not registered"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import httpx
@@ -16,7 +14,7 @@ import pytest
 from apps.imports.access import Guard
 from apps.imports.model import job_id_of
 from tests.imports.extracts import full_extract
-from tests.imports.running import EITHER_ENGINE, Running, on_engine
+from tests.imports.running import EITHER_ENGINE, Running, events, on_engine
 
 MANY = 400
 """Enterprises of an import that takes long enough to be met in the middle: with one row per batch."""
@@ -26,14 +24,6 @@ MANY = 400
 def imports(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with on_engine(request.param, tmp_path_factory.mktemp("imports"), IMPORTS_BATCH_ROWS="1") as running:
         yield running
-
-
-def events(answer: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The server-sent events of a streamed answer."""
-    lines = answer.iter_lines()
-    for line in lines:
-        if line.startswith("event: "):
-            yield line.removeprefix("event: "), json.loads(next(lines).removeprefix("data: "))
 
 
 def test_one_request_imports_a_whole_extract(imports: Running) -> None:

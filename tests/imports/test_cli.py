@@ -6,14 +6,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 
+import duckdb
 import pytest
 from click.testing import CliRunner, Result
 
 from apps.imports.cli import main
 from tests.imports.extracts import full_extract
-from tests.imports.running import EITHER_ENGINE, Running, environment, on_engine
-from tests.support.restate_server import REPOSITORY, free_ports
+from tests.imports.running import EITHER_ENGINE, PATIENCE_S, Running, environment, on_engine, running_imports
+from tests.support.restate_server import REPOSITORY, free_ports, running_server, skip_without_server
 
 
 @pytest.fixture(scope="module", params=EITHER_ENGINE)
@@ -167,3 +171,33 @@ def test_a_database_in_use_is_one_line(imports: Running) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[0].startswith("error: ")
+
+
+@pytest.mark.parametrize("engine", EITHER_ENGINE)
+def test_who_watches_sees_the_end_though_the_process_is_killed_meanwhile(engine: str, tmp_path: Path) -> None:
+    port, worker_port = (str(each) for each in free_ports(2))
+    with ExitStack() as stack:
+        server = None
+        if engine == "restate":
+            skip_without_server()
+            server = stack.enter_context(running_server())
+        variables = {"IMPORTS_PORT": port, "IMPORTS_WORKER_PORT": worker_port, "IMPORTS_BATCH_ROWS": "1"}
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        with running_imports(tmp_path, server, port=port, ready=True, **variables) as imports:
+            imports.start(full_extract(tmp_path, imports.next_number(), enterprises=60), "killed")
+            imports.until("killed", "processing", completed=5)
+            watching = pool.submit(run, imports, "watch", "killed", "--json")
+            imports.process.kill()
+            imports.process.wait()
+        with running_imports(tmp_path, server, port=port, ready=False, **variables):
+            result = watching.result(PATIENCE_S)
+    assert result.exit_code == 0, result.output
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert last["status"] == "completed"
+    assert last["completed"] == last["total"] > 120
+    with duckdb.connect(str(tmp_path / "data" / "kbo.duckdb"), read_only=True) as store:
+        assert store.execute("SELECT count(*) FROM enterprises_current").fetchone() == (60,)
+        key = "job_id, table_name, operation, batch_number"
+        assert (
+            store.execute(f"SELECT {key} FROM import_job_batches GROUP BY {key} HAVING count(*) > 1").fetchall() == []
+        )

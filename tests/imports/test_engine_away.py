@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from apps.imports.cli import main
 from tests.imports.extracts import full_extract
-from tests.imports.running import PATIENCE_S, Running, running_imports
+from tests.imports.running import PATIENCE_S, Running, events, running_imports, wait_until_registered
 from tests.providers.proxy import Fault, Passed, Proxy, running_proxy
 from tests.support.restate_server import RunningRestate, free_ports, running_server, skip_without_server
 
@@ -58,7 +58,7 @@ def behind_proxies(folder: Path, patience_s: str) -> Iterator[Behind]:
             "IMPORTS_ENGINE_PATIENCE_S": patience_s,
             "IMPORTS_BATCH_ROWS": "1",
         }
-        with running_imports(folder, server, **variables) as imports:
+        with running_imports(folder, server, ready=True, **variables) as imports:
             yield Behind(imports, ingress, admin)
 
 
@@ -163,6 +163,46 @@ def test_an_engine_that_stays_away_is_a_502_and_the_same_start_is_safe_later(has
     assert imports.until("later", "completed", "failed")["error"] is None
 
 
+def test_a_start_whose_answer_was_lost_is_told_as_started(patient: Behind) -> None:
+    """Asked again by imports itself, the engine says that it has it already."""
+    imports, lost = patient.imports, 0
+
+    def lose_the_answer(request: Passed) -> tuple[int, str] | None:
+        nonlocal lost
+        if not request.path.endswith("/run/send") or lost:
+            return None
+        lost += 1
+        headers = {"content-type": "application/json"}
+        accepted = httpx.post(f"{patient.ingress.target}{request.path}", content=request.body, headers=headers)
+        assert accepted.json()["status"] == "Accepted"
+        return 503, "the answer got lost"
+
+    patient.ingress.fault = lose_the_answer
+    body = {"fileUrl": str(full_extract(imports.folder, imports.next_number())), "workflowId": "lost"}
+    assert [imports.http.post("/api/imports/start", json=body).status_code for _ in range(2)] == [202, 409]
+    patient.ingress.fault = None
+    assert lost == 1
+    assert imports.until("lost", "completed", "failed")["error"] is None
+
+
+def test_cancel_and_events_tell_that_the_engine_is_away(hasty: Behind) -> None:
+    imports = hasty.imports
+    extract = full_extract(imports.folder, imports.next_number())
+    imports.start(imports.gate.hold(extract), "unheard")
+    hasty.admin.fault = lambda _: (503, "down")
+    refused = imports.http.post("/api/imports/unheard/cancel")
+    assert (refused.status_code, refused.json()["error"]) == (502, "engine_away")
+    hasty.admin.fault = None
+    hasty.ingress.fault = lambda _: (503, "down")
+    with imports.http.stream("GET", "/api/imports/unheard/events") as answer:
+        told = events(answer)
+        assert next(told)[0] == "away"
+        hasty.ingress.fault = None
+        imports.gate.release(extract)
+        *_, (kind, last) = told
+    assert (kind, last["status"]) == ("progress", "completed")
+
+
 def test_a_running_import_does_not_notice_and_its_watcher_waits(hasty: Behind) -> None:
     """The engine reaches the worker directly; only questions pass the door."""
     imports, ingress = hasty.imports, hasty.ingress
@@ -180,12 +220,17 @@ def test_a_running_import_does_not_notice_and_its_watcher_waits(hasty: Behind) -
     assert result.stdout.startswith("completed watched: ")
 
 
-def test_the_worker_is_registered_when_the_server_comes_up(tmp_path: Path, server: RunningRestate) -> None:
+def test_the_worker_is_registered_when_the_server_comes_up(tmp_path: Path) -> None:
+    skip_without_server()
     [port] = free_ports(1)
-    with running_imports(tmp_path, server, ready=False, RESTATE_ADMIN_URL=f"http://127.0.0.1:{port}") as imports:
+    with (
+        running_server() as server,
+        running_imports(tmp_path, server, ready=False, RESTATE_ADMIN_URL=f"http://127.0.0.1:{port}") as imports,
+    ):
         assert imports.http.get("/health").status_code == 200
         with running_proxy(server.admin_url, port=port) as admin:
             wait_until(lambda: any(each.path == "/deployments" for each in admin.passed))
+            wait_until_registered(server)
             imports.start(full_extract(tmp_path, imports.next_number()), "late-server")
             assert imports.until("late-server", "completed", "failed")["error"] is None
 

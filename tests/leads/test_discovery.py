@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -245,7 +246,7 @@ async def test_a_wrong_request_is_refused_before_anything_is_kept(
 ) -> None:
     world = await open_embedded()
     await world.rich()
-    fields = {"niche": "bakery", "location": "Arlon"} | change
+    fields: dict[str, Any] = {"niche": "bakery", "location": "Arlon"} | change
     with pytest.raises(LeadsError) as refused:
         await world.discover(**fields)
     assert (refused.value.code, refused.value.message[: len(message)]) == (422, message)

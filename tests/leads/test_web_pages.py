@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
 
 from apps.leads.web import SiteScan, scan_page
+from apps.leads.web.audit import judge
 from apps.leads.web.charset import decode
 from apps.leads.web.document import Document
 from apps.leads.web.emails import emails_in
@@ -412,6 +414,44 @@ def test_no_page_is_too_much(case: str) -> None:
     assert time.perf_counter() - started < 5, "seconds for one page"
     assert scan.is_reachable
     assert len(msgspec.json.encode(scan)) < 60_000
+
+
+ODD = [
+    b"<",
+    b">",
+    b'"',
+    b"\0",
+    b"\xff",
+    b"&#0;",
+    b'<base href="http://[">',
+    b'<a href="http://a:99999/">',
+    b'"@type":{"a":1},',
+]
+ODD += [
+    b'<i tabindex="\xc2\xb2">',
+    b'<script type="application/ld+json">{"@type":"Store","name":{"name":[]},"address":{"@type":[]}}</script>',
+]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_damage_to_a_page_is_an_error(seed: int) -> None:
+    random = Random(seed)
+    pages = [path.read_bytes() for path in sorted(PAGES.glob("*.html"))]
+    for _ in range(20):
+        body = bytearray(random.choice(pages))
+        for _ in range(random.randint(1, 30)):
+            at = random.randrange(len(body) + 1)
+            if random.random() < 0.4:
+                del body[at : at + random.randint(1, 200)]
+            elif random.random() < 0.5:
+                body[at:at] = random.choice(ODD)
+            else:
+                other = random.choice(pages)
+                start = random.randrange(len(other))
+                body[at:at] = other[start : start + random.randint(1, 400)]
+        scan = scan_page(bytes(body), url=random.choice(["", "https://shop.be/", "http://[::1]/", "http://x:99999/"]))
+        assert judge(scan).score in range(101)
+        assert msgspec.json.decode(msgspec.json.encode(scan), type=SiteScan) == scan
 
 
 FORMS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 from pathlib import Path
 
 import msgspec
@@ -126,6 +127,19 @@ async def test_many_sites_at_once_do_not_disturb_each_other() -> None:
             *(scan_site(f"{site.url}/{index}", limits=LIMITS, policy=LOOPBACK_ALLOWED) for index in range(20))
         )
     assert [scan.head.title for scan in scans] == [f"/{index}" for index in range(20)]
+
+
+async def test_every_page_has_its_line_in_the_log_with_time_and_outcome(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="leads.web")
+    async with web_server(bakery_site()) as site:
+        del site.routes["/contact"]
+        await scan_site(site.url, limits=LIMITS, policy=LOOPBACK_ALLOWED, comprehensive=True)
+    lines = [re.sub(r"\d+ ms", "n ms", record.getMessage()) for record in caplog.records if record.name == "leads.web"]
+    assert lines == [
+        f"page {site.url}/mentions-legales (legal): status 200, n ms",
+        f"page {site.url}/contact (contact): {site.url}/contact: status 404",
+        f"scan {site.url}: ok, n ms, 3 pages",
+    ]
 
 
 # Owner

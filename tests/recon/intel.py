@@ -142,9 +142,9 @@ class Intel:
             rows=[{"id": ip, "address": ip, "ip": ip, "first_seen": now, "last_seen": now} for ip in addresses],
         )
 
-    async def ingest(self, scan: str | bytes, at_s: int | None = None) -> str:
-        """Submit a scan and wait for its job; returns the job id."""
-        body = seal(scan, SigningKey.generate(), timestamp_s=at_s or int(time.time()))
+    async def ingest(self, scan: str | bytes, *, later_s: int = 0) -> str:
+        """Submit a scan that was made now, or later, and wait for its job; returns the job id."""
+        body = seal(scan, SigningKey.generate(), timestamp_s=int(time.time()) + later_s)
         answer = await self.http.post("/v1/mesh/ingest", content=body)
         assert answer.status_code == 202, answer.text
         job_id: str = answer.json()["job_id"]

@@ -107,7 +107,14 @@ def test_the_demos_independent_count_agrees(name: str):
 
 def test_versions_are_kept():
     scan = parse_scan((DATA / "nmap" / "libnmap_fullscan.xml").read_text())
-    assert scan.hosts["192.168.1.4"].ports["tcp", 22] == Port("tcp", 22, "ssh", "OpenSSH", "5.9p1 Debian 5ubuntu1")
+    assert scan.hosts["192.168.1.4"].ports["tcp", 22] == Port(
+        "tcp",
+        22,
+        "ssh",
+        "OpenSSH",
+        "5.9p1 Debian 5ubuntu1",
+        cpes=("cpe:/a:openbsd:openssh:5.9p1", "cpe:/o:linux:linux_kernel"),
+    )
     assert scan.hosts["192.168.1.4"].ports["tcp", 80] == Port("tcp", 80, "http", "Apache httpd", "2.2.22")
 
 

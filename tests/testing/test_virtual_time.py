@@ -6,6 +6,7 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import restate
@@ -17,7 +18,7 @@ from holdfast.testing import START, NothingHappens, run_virtually
 DAY_S = 86_400
 
 
-def sleeper() -> Service:
+def sleeper() -> tuple[Service, Any]:
     service = Service("Sleeper")
 
     @service.handler()
@@ -27,17 +28,16 @@ def sleeper() -> Service:
         await ctx.sleep(timedelta(days=days))
         return [begin_s, seen_s, await ctx.time()]
 
-    assert sleep is not None
-    return service
+    return service, sleep
 
 
 @pytest.mark.parametrize("where", ["memory", "file"])
 def test_a_sleep_of_three_days_is_over_at_once(where: str, tmp_path: Path) -> None:
-    service = sleeper()
+    service, sleep = sleeper()
 
     async def main() -> list[float]:
         async with Engine(restate.app([service]), db=":memory:" if where == "memory" else tmp_path / "e.db") as engine:
-            return await engine.client.service_call(service.handlers["sleep"].fn, arg=3)
+            return await engine.client.service_call(sleep, arg=3)
 
     real_s = time.monotonic()
     begin_s, seen_s, end_s = run_virtually(main)
@@ -48,7 +48,7 @@ def test_a_sleep_of_three_days_is_over_at_once(where: str, tmp_path: Path) -> No
 
 
 def test_the_clock_starts_where_it_is_told_and_is_put_back() -> None:
-    start = datetime(2031, 3, 4, 5, 6, 7, tzinfo=UTC)
+    start = datetime(2051, 3, 4, 5, 6, 7, tzinfo=UTC)
 
     async def main() -> float:
         await asyncio.sleep(60)
@@ -93,4 +93,29 @@ def test_a_start_without_a_time_zone_is_refused() -> None:
         pytest.fail("never runs")
 
     with pytest.raises(ValueError, match="time zone"):
-        run_virtually(main, start=datetime(2026, 1, 1))  # noqa: DTZ001 that is the point
+        run_virtually(main, start=datetime(2040, 1, 1))  # noqa: DTZ001 that is the point
+    with pytest.raises(ValueError, match="at least a day from now"):
+        run_virtually(main, start=datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def test_a_delayed_send_comes_when_it_is_due() -> None:
+    service = Service("Later")
+    came: list[float] = []
+
+    @service.handler()
+    async def come(ctx: Context) -> None:
+        came.append(await ctx.time())
+
+    @service.handler()
+    async def plan(ctx: Context) -> None:
+        ctx.service_send(come, arg=None, send_delay=timedelta(hours=7))
+
+    async def main() -> None:
+        async with Engine(restate.app([service])) as engine:
+            await engine.client.service_call(plan, arg=None)
+            await asyncio.sleep(7 * 3600 - 1)
+            assert came == []
+            await asyncio.sleep(2)
+
+    run_virtually(main)
+    assert came == [pytest.approx(START.timestamp() + 7 * 3600, abs=1)]

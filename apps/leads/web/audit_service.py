@@ -112,7 +112,7 @@ class AuditService:
         if response.status_code == 429 or response.status_code >= 500:
             wait = response.headers.get("retry-after", "")
             raise AuditUnavailable(
-                f"audit service: status {response.status_code}", retry_after_s=float(wait) if wait.isdigit() else None
+                f"audit service: status {response.status_code}", retry_after_s=float(wait) if wait.isdecimal() else None
             )
         if response.status_code >= 300:
             raise AuditRefused(

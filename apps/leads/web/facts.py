@@ -220,7 +220,7 @@ def accessibility(document: Document) -> Accessibility:
         ),
         duplicate_id_count=sum(count > 1 for name, count in ids.items() if name),
         positive_tabindex_count=sum(
-            attribute(node, "tabindex").isdigit() and int(attribute(node, "tabindex")[:4]) > 0
+            attribute(node, "tabindex").isdecimal() and int(attribute(node, "tabindex")[:4]) > 0
             for node in document.nodes("[tabindex]")
         ),
         has_main=document.tree.css_first("main, [role=main]") is not None,

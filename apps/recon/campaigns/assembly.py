@@ -20,6 +20,7 @@ from apps.recon.campaigns.validation import Validator
 from apps.recon.campaigns.workflow import Campaigns, Services
 from apps.recon.settings import Settings
 from apps.recon.store import Store
+from apps.recon.threats.model import HISTORY_CHUNK, HISTORY_KEEP
 from apps.recon.threats.objects import Contributors, Threats
 from apps.recon.threats.publishing import Publisher
 from apps.recon.threats.store import ThreatStore
@@ -70,6 +71,8 @@ def assemble(
     resolver: Resolver = resolve,
     notify: Notifier | None = None,
     retry: ScanRetry | None = None,
+    history_keep: int = HISTORY_KEEP,
+    history_chunk: int = HISTORY_CHUNK,
 ) -> Parts:
     """Put the services together.
 
@@ -77,6 +80,7 @@ def assemble(
         store: recon's database.
         settings: Networks, time limits, concurrency.
         scanners, resolver, notify, retry: Instead of those that the settings describe.
+        history_keep, history_chunk: So many entries of a history stay at hand; so many are archived together.
     """
     campaigns, threat_store, findings = CampaignStore(store), ThreatStore(store), FindingStore(store)
     allow = AllowList(settings.allowed_networks, settings.sensitive_networks)
@@ -87,11 +91,17 @@ def assemble(
     approvals = Approvals(ApprovalStore(store), notify)
     batches = Batches(campaigns, scans, concurrency=settings.scan_concurrency)
     correlator = Correlator(findings)
-    threats, contributors = Threats(threat_store), Contributors(threat_store)
+    threats = Threats(threat_store, keep=history_keep, chunk=history_chunk)
+    contributors = Contributors(threat_store, keep=history_keep, chunk=history_chunk)
     publisher = Publisher(threats, contributors, findings, campaigns.set_published)
     sessions = JobTracker("ScanSession")
     services = Services(validator, approvals, batches, correlator, publisher, sessions)
-    workflow = Campaigns(campaigns, services, approval_timeout=settings.approval_timeout)
+    workflow = Campaigns(
+        campaigns,
+        services,
+        approval_timeout=settings.approval_timeout,
+        waits_for_enrichment=settings.enrich_after_ingest,
+    )
     return Parts(
         scans=scans,
         validator=validator,

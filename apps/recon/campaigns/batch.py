@@ -6,15 +6,24 @@ The batch has its own journal, so the campaign's stays short however many target
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
-from restate import Context, RunOptions, Service, TerminalError
+from restate import Context, RunOptions, Service, wait_completed
 
-from apps.recon.campaigns.model import BatchCounts, BatchRequest, BatchTargets, CampaignScanRequest, TargetRow
+from apps.recon.campaigns.model import (
+    ENRICHMENT_WAIT_S,
+    BatchCounts,
+    BatchRequest,
+    BatchTargets,
+    CampaignScanRequest,
+    TargetRow,
+)
 from apps.recon.campaigns.scanning import Scans
 from apps.recon.campaigns.store import CampaignStore
 from apps.recon.campaigns.xml import scan_text
+from apps.recon.enrich.model import EnrichRequest
+from apps.recon.enrich.services import WORKFLOW as ENRICHMENT
 from apps.recon.model import IngestRequest
 from apps.recon.workflow import SERVICE as INGEST
 from holdfast.patterns import fan_out
@@ -82,17 +91,30 @@ class Batches:
                 await ctx.run_typed("keep failures", fail, RunOptions(), campaign_id, failed)
             done = await ctx.run_typed("end", end, _END, request)
             if done.job is not None:
-                try:
-                    await ctx.generic_call(
-                        INGEST, "run", msgspec.json.encode(done.job), key=done.job.job_id, headers=_JSON
+                await _settled(ctx, INGEST, done.job.job_id, done.job)
+                if request.waits_for_enrichment:
+                    found = EnrichRequest(job_id=done.job.job_id)
+                    done.counts.is_late = not await _settled(
+                        ctx, ENRICHMENT, f"job-{done.job.job_id}", found, within=timedelta(seconds=ENRICHMENT_WAIT_S)
                     )
-                except TerminalError as error:
-                    if error.status_code == 409:
-                        raise
-                    # The job says why it failed. The results of the campaign are there all the same.
             return done.counts
 
         self.run = run
+
+
+async def _settled(
+    ctx: Context, workflow: str, key: str, request: msgspec.Struct, *, within: timedelta | None = None
+) -> bool:
+    """Start a workflow, or find it started, and wait for its end, however it ends; False if that takes too long.
+
+    A failure is its own: it is on record there, and the results of the campaign are there all the same.
+    """
+    run = ctx.generic_call(workflow, "run", msgspec.json.encode(request), key=key, headers=_JSON)
+    if within is None:
+        await wait_completed(run)
+        return True
+    completed, _ = await wait_completed(run, ctx.sleep(within))
+    return run in completed
 
 
 def job_of(campaign_id: str, number: int) -> str:

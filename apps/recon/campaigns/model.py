@@ -16,6 +16,7 @@ TARGETS_MAX = 65_536
 PORTS_MAX = 1024
 COMMON_PORTS = (21, 22, 23, 25, 53, 80, 110, 143, 443, 445, 993, 995, 1433, 2375, 3306, 3389, 5432, 5900, 6379, 8080)
 """What is looked at when a campaign names no ports."""
+ENRICHMENT_WAIT_S = 30
 LOCAL_CONTRIBUTOR = "local"
 
 ScannerName = Literal["tcp", "nmap"]
@@ -89,6 +90,8 @@ class BatchRequest(msgspec.Struct):
     number: int
     """From 1."""
     options: CampaignOptions
+    waits_for_enrichment: bool = False
+    """Until what was found is enriched, but not longer than `ENRICHMENT_WAIT_S`."""
 
 
 class BatchTarget(msgspec.Struct, array_like=True):
@@ -106,6 +109,8 @@ class BatchCounts(msgspec.Struct):
     scanned: int
     """Finished targets of the batch, the failed ones included."""
     failed: int
+    is_late: bool = False
+    """Enrichment was not done in time; it goes on, but the correlator may not see what it finds."""
 
 
 class ScanRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):

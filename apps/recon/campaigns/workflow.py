@@ -76,10 +76,18 @@ class Services:
 class Campaigns:
     """The workflow; its key is the campaign's id. `run(CampaignRequest)`, and beside it `status()`."""
 
-    def __init__(self, store: CampaignStore, services: Services, *, approval_timeout: timedelta) -> None:
+    def __init__(
+        self,
+        store: CampaignStore,
+        services: Services,
+        *,
+        approval_timeout: timedelta,
+        waits_for_enrichment: bool,
+    ) -> None:
         self._store = store
         self._services = services
         self._approval_timeout = approval_timeout
+        self._waits_for_enrichment = waits_for_enrichment
         service = self.service = Workflow(SERVICE, description="Scans many targets and says what was found.")
 
         @service.main()
@@ -128,12 +136,14 @@ class Campaigns:
             "cut", self._cut, RunOptions(type_hint=Cut), campaign_id, request.options.batch_size, refusal
         )
         scanned = failed = 0
+        waits = self._waits_for_enrichment
         report_every = -(-cut.batch_count // SESSION_REPORTS_MAX)
         for number in range(1, cut.batch_count + 1):
             told.tell(ctx, Phase.SCANNING, scanned, cut.total, number)
             done = await ctx.service_call(
-                self._services.batches.run, arg=BatchRequest(campaign_id, number, request.options)
+                self._services.batches.run, arg=BatchRequest(campaign_id, number, request.options, waits)
             )
+            waits = waits and not done.is_late  # enrichment does not keep up, or its sources are away: go on without
             scanned += done.scanned
             failed += done.failed
             if number % report_every and number < cut.batch_count:

@@ -1,4 +1,4 @@
-"""The command line: `python -m apps.recon keygen | sign | submit | jobs | keys | serve | worker`, and what the parts add."""
+"""The command line: `python -m apps.recon keygen | sign | submit | jobs | keys | serve | worker | healthy`, and what the parts add."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from apps.recon.cli.client import API_URL, Api, Failure
 from apps.recon.cli.jobs import jobs
 from apps.recon.cli.keys import keys
 from apps.recon.cli.scanner import keygen, sign, submit
-from apps.recon.cli.serving import serve, worker
+from apps.recon.cli.serving import healthy, serve, worker
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": None})
@@ -24,7 +24,7 @@ def recon(context: click.Context, url: str, token: str | None, as_json: bool) ->
     context.obj = Api(url, token, as_json=as_json)
 
 
-for command in (keygen, sign, submit, jobs, keys, serve, worker, *parts.collect("commands")):
+for command in (keygen, sign, submit, jobs, keys, serve, worker, healthy, *parts.collect("commands")):
     recon.add_command(command)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import httpx
 
 from apps.recon import logs
 from apps.recon.cli.client import Failure
@@ -38,6 +39,9 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @click.option("--engine", type=click.Choice(ENGINES), help="embedded, or restate: a server elsewhere (RECON_ENGINE).")
 @click.option("--host", help="Address to listen on (HOST).")
+@click.option(
+    "--worker/--no-worker", "serve_worker", default=None, help="With restate: the services too, or the API alone."
+)
 @click.option("--port", help="Port to listen on; 0 takes a free one (PORT).")
 @_common
 def serve(**flags: Any) -> int:
@@ -45,6 +49,17 @@ def serve(**flags: Any) -> int:
     from apps.recon.serve import run  # here: the other commands start without engine and server
 
     return run(_settings(flags))
+
+
+@click.command()
+@click.option("--at", envvar="RECON_HEALTH_URL", help="What to ask (RECON_HEALTH_URL); the API on its PORT by default.")
+def healthy(at: str | None) -> None:
+    """Exit status 0 when this machine's recon answers: for a container's health check."""
+    at = at or f"http://127.0.0.1:{_settings({}).port}/health/live"
+    try:
+        httpx.get(at, timeout=3).raise_for_status()
+    except httpx.HTTPError as error:
+        raise Failure(f"{at} does not answer: {error or type(error).__name__}") from None
 
 
 @click.command()

@@ -236,13 +236,9 @@ async def _from_banners(
         "SELECT fingerprint, scanner_cpe AS scanner_cpes FROM $ids",
         ids=[RecordID("service", fingerprint) for fingerprint in {each.fingerprint for each, _ in told.values()}],
     )
-    names = {row["fingerprint"]: row for row in rows}
+    names = {row["fingerprint"]: row["scanner_cpes"] for row in rows}
     for service, _ in told.values():
-        if service.fingerprint in names:
-            service.cpes, service.derived = (
-                names[service.fingerprint]["cpe"],
-                names[service.fingerprint]["derived"] or [],
-            )
+        service.scanner_cpes = names.get(service.fingerprint, [])
     return told
 
 

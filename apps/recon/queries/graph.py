@@ -54,20 +54,21 @@ async def read_graph(reading: Reading, query: GraphQuery) -> Page:
 
 # -- by a field of the host ------------------------------------------------------------------------------------------
 
-# One index answers, named, and the other conditions filter: left to choose between two indexes, SurrealDB 2.3 counts
-# by one of them and forgets the other condition.
+# One index answers and is named, and the rest is filtered outside of it: with an OR beside it SurrealDB 2.3 reads the
+# whole table, and with two indexes to choose from it may count by one and forget the other condition.
 _BY = {
-    "asn": "host WITH INDEX host_asn WHERE asn = $value",
-    "city": "host WITH INDEX host_city WHERE city = $value AND ($region = NONE OR region IN $region)"
-    " AND ($country = NONE OR country = $country)",
-    "region": "host WITH INDEX host_region WHERE region IN $value AND ($country = NONE OR country = $country)",
-    "country": "host WITH INDEX host_country WHERE country = $value",
+    "asn": "SELECT VALUE id FROM host WITH INDEX host_asn WHERE asn = $value",
+    "city": """SELECT VALUE id FROM (SELECT id, region, country FROM host WITH INDEX host_city WHERE city = $value)
+        WHERE ($region = NONE OR region IN $region) AND ($country = NONE OR country = $country)""",
+    "region": """SELECT VALUE id FROM (SELECT id, country FROM host WITH INDEX host_region WHERE region IN $value)
+        WHERE $country = NONE OR country = $country""",
+    "country": "SELECT VALUE id FROM host WITH INDEX host_country WHERE country = $value",
 }
 
 
 async def _hosts(reading: Reading, source: str, **params: Any) -> Page:
     _, rows, total = await reading(
-        f"""LET $found = (SELECT VALUE id FROM {source} {QUERY_TIMEOUT});
+        f"""LET $found = ({source} {QUERY_TIMEOUT});
         SELECT {_HOST} FROM array::slice(array::sort($found), $offset, $limit);
         RETURN array::len($found);""",
         **params,
@@ -102,11 +103,11 @@ async def _by_location(reading: Reading, query: GraphQuery) -> Page:
 # Services are shared between hosts, ports are not: the way to a host always leads through its own port. The edge RUNS
 # has its port's id, so the edges tell hosts and ports without looking at either.
 _PORTS_BY_VULN = f"SELECT VALUE <-AFFECTED_BY<-service<-RUNS FROM type::thing('vuln', $cve) {QUERY_TIMEOUT}"
-_PORTS_BY_PRODUCT = f"""SELECT VALUE <-RUNS FROM service WITH INDEX service_product
-    WHERE product = $product AND ($service = NONE OR name = $service) {QUERY_TIMEOUT}"""
+_PORTS_BY_PRODUCT = f"""SELECT VALUE <-RUNS FROM (SELECT id, name FROM service WITH INDEX service_product
+    WHERE product = $product) WHERE $service = NONE OR name = $service {QUERY_TIMEOUT}"""
 _PORTS_BY_SERVICE = f"SELECT VALUE <-RUNS FROM service WITH INDEX service_name WHERE name = $service {QUERY_TIMEOUT}"
-_PORTS_BY_NUMBER = f"""SELECT VALUE id FROM port WITH INDEX port_number
-    WHERE number = $number AND ($protocol = NONE OR protocol = $protocol) {QUERY_TIMEOUT}"""
+_PORTS_BY_NUMBER = f"""SELECT VALUE id FROM (SELECT id, protocol FROM port WITH INDEX port_number WHERE number = $number)
+    WHERE $protocol = NONE OR protocol = $protocol {QUERY_TIMEOUT}"""
 
 
 async def _on_ports(reading: Reading, source: str, *, limit: int, offset: int, **params: Any) -> Page:

@@ -15,18 +15,21 @@ from apps.recon.queries.reading import QUERY_TIMEOUT, Reading
 
 KINDS = ("host", "port")
 
-# `added_at` alone decides in the index; the second condition orders what was added in the same moment.
+_COLUMNS = {
+    "host": "record::id(id) AS id, added_at, <string>added_at AS at, address, name, asn, city, region, country,"
+    " first_seen, last_seen",
+    "port": "record::id(id) AS id, added_at, <string>added_at AS at, host.address AS address, number, protocol, service,"
+    " product, version, first_seen, last_seen",
+}
+
+# What is left of the moment where the last page ended, then what came later: both by the index, which a single
+# condition with OR in it would not use.
 _PAGE = {
-    "host": f"""SELECT record::id(id) AS id, added_at, <string>added_at AS at, address, name, asn, city, region, country,
-            first_seen, last_seen
-        FROM host WITH INDEX host_added_at
-        WHERE added_at >= <datetime>$at AND (added_at > <datetime>$at OR $behind = NONE OR record::id(id) > $behind)
-        ORDER BY added_at, id LIMIT $limit {QUERY_TIMEOUT}""",
-    "port": f"""SELECT record::id(id) AS id, added_at, <string>added_at AS at, host.address AS address, number, protocol,
-            service, product, version, first_seen, last_seen
-        FROM port WITH INDEX port_added_at
-        WHERE added_at >= <datetime>$at AND (added_at > <datetime>$at OR $behind = NONE OR record::id(id) > $behind)
-        ORDER BY added_at, id LIMIT $limit {QUERY_TIMEOUT}""",
+    kind: f"""
+    SELECT {columns} FROM {kind} WITH INDEX {kind}_added_at WHERE added_at = <datetime>$at ORDER BY id {QUERY_TIMEOUT};
+    SELECT {columns} FROM {kind} WITH INDEX {kind}_added_at WHERE added_at > <datetime>$at
+        ORDER BY added_at, id LIMIT $limit {QUERY_TIMEOUT};"""
+    for kind, columns in _COLUMNS.items()
 }
 
 
@@ -70,8 +73,10 @@ async def read_new(
     reading: Reading, kind: str, position: Position, limit: int
 ) -> tuple[list[dict[str, Any]], Position, bool]:
     """What was added behind `position`: the rows, the position behind them, and whether there are more now."""
-    (rows,) = await reading(_PAGE[kind], at=position.at, behind=position.behind, limit=limit + 1)
-    page: list[dict[str, Any]] = rows[:limit]
+    same, later = await reading(_PAGE[kind], at=position.at, limit=limit + 1)
+    rows: list[dict[str, Any]] = [row for row in same if position.behind is None or row["id"] > position.behind]
+    rows += later
+    page = rows[:limit]
     if page:
         position = Position(page[-1]["at"], page[-1]["id"])
     for row in page:

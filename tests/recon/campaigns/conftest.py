@@ -31,6 +31,7 @@ from tests.support.restate_server import RunningRestate
 
 PATIENCE_S = 30.0
 TOKEN = "tests-only"
+HISTORY_KEEP, HISTORY_CHUNK = 10, 5
 FINAL = ("complete", "failed", "cancelled")
 SETTINGS = replace(GENEROUS, admin_token=TOKEN, scan_concurrency=8)
 RETRY = ScanRetry(attempts=3, first=timedelta(milliseconds=20))
@@ -143,7 +144,15 @@ async def start_side(request: pytest.FixtureRequest, tmp_path: Path) -> StartSid
     @asynccontextmanager
     async def start(settings: Settings = SETTINGS) -> AsyncIterator[Side]:
         witness, mailbox, store = Witness(), Mailbox(), Store(tmp_path / "surreal")
-        parts = assemble(store, settings, scanners={"tcp": witness}, notify=mailbox.notify, retry=RETRY)
+        parts = assemble(
+            store,
+            settings,
+            scanners={"tcp": witness},
+            notify=mailbox.notify,
+            retry=RETRY,
+            history_keep=HISTORY_KEEP,
+            history_chunk=HISTORY_CHUNK,
+        )
         app = restate.app(
             [
                 ingest_workflow(store, settings),

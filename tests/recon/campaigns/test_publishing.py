@@ -33,9 +33,9 @@ class Faults:
         recorded: dict[str, int] = {}
 
         async def put_and_tell(store: ThreatStore, record: ThreatRecord) -> None:
-            before = recorded.get(record.threat_id, 0)
+            known = recorded.get(record.threat_id, 0)
+            await self.happen("record" if record.updates > known else "retract")
             recorded[record.threat_id] = record.updates
-            await self.happen("record" if record.updates > before else "retract")
             await put(store, record)
 
         async def publish_and_tell(store: CampaignStore, campaign_id: str, is_published: bool) -> None:
@@ -75,7 +75,7 @@ async def sources(side: Side) -> list[str]:
     return answer.json()["threat"]["sources"] if answer.status_code == 200 else []
 
 
-async def test_all_of_it(side: Side, key: str, faults: Faults) -> None:
+async def test_all_of_it(faults: Faults, side: Side, key: str) -> None:
     report = await campaign(side, key)
     assert report["campaign"]["is_published"] is True
     assert faults.steps == ["record", "publish"]
@@ -86,7 +86,7 @@ async def test_all_of_it(side: Side, key: str, faults: Faults) -> None:
 REFUSED = TerminalError("refused", status_code=422)
 
 
-async def test_a_failure_at_the_end_undoes_all_in_reverse(side: Side, key: str, faults: Faults) -> None:
+async def test_a_failure_at_the_end_undoes_all_in_reverse(faults: Faults, side: Side, key: str) -> None:
     faults.plan["publish"] = [REFUSED]
     report = await campaign(side, key)
     assert report["campaign"]["status"] == "complete"
@@ -97,16 +97,17 @@ async def test_a_failure_at_the_end_undoes_all_in_reverse(side: Side, key: str, 
     assert await credits_of(side, key) == []
 
 
-async def test_a_failure_in_the_middle_undoes_what_was_before_it(side: Side, key: str, faults: Faults) -> None:
+async def test_a_failure_in_the_middle_undoes_what_was_before_it(faults: Faults, side: Side, key: str) -> None:
     faults.plan["record"] = [REFUSED]
     report = await campaign(side, key)
     assert "not published" in report["campaign"]["error"]
-    assert faults.steps == ["record fails", "retract"]
+    assert [step for step in faults.steps if "fails" in step] == ["record fails"]
+    assert "publish" not in faults.steps
     assert f"campaign:{key}" not in await sources(side)
     assert await credits_of(side, key) == []
 
 
-async def test_a_failure_at_the_first_step_stops_it(side: Side, key: str, faults: Faults) -> None:
+async def test_a_failure_at_the_first_step_stops_it(faults: Faults, side: Side, key: str) -> None:
     banned = "A" * 43 + "="
     await side.call(f"/ContributorReputation/{banned[:-1]}/penalise", {"points": 100})
     report = await campaign(side, key, contributor=banned)
@@ -114,14 +115,14 @@ async def test_a_failure_at_the_first_step_stops_it(side: Side, key: str, faults
     assert faults.steps == []
 
 
-async def test_passing_errors_undo_nothing(side: Side, key: str, faults: Faults) -> None:
+async def test_passing_errors_undo_nothing(faults: Faults, side: Side, key: str) -> None:
     faults.plan = {"record": [OSError("disk")], "publish": [OSError("disk")]}
     report = await campaign(side, key)
     assert report["campaign"]["is_published"] is True
     assert faults.steps == ["record fails", "record", "publish fails", "publish"]
 
 
-async def test_compensations_are_repeated_until_they_succeed(side: Side, key: str, faults: Faults) -> None:
+async def test_compensations_are_repeated_until_they_succeed(faults: Faults, side: Side, key: str) -> None:
     faults.plan = {"publish": [REFUSED], "withdraw": [OSError("disk")] * 2, "retract": [OSError("disk")]}
     await campaign(side, key)
     assert faults.steps == [
@@ -131,7 +132,7 @@ async def test_compensations_are_repeated_until_they_succeed(side: Side, key: st
 
 
 async def test_a_compensation_that_gives_up_is_reported_and_stops_no_other(
-    side: Side, key: str, faults: Faults
+    faults: Faults, side: Side, key: str
 ) -> None:
     faults.plan = {"publish": [REFUSED], "withdraw": [TerminalError("stuck", status_code=500)]}
     report = await campaign(side, key)
@@ -140,7 +141,7 @@ async def test_a_compensation_that_gives_up_is_reported_and_stops_no_other(
     assert await credits_of(side, key) == []
 
 
-async def test_a_cancelled_campaign_undoes_what_it_published(side: Side, key: str, faults: Faults) -> None:
+async def test_a_cancelled_campaign_undoes_what_it_published(faults: Faults, side: Side, key: str) -> None:
     faults.gate.clear()
     async with listening("127.0.0.2", greeting=GREETING) as port:
         await side.start(["127.0.0.2"], key=key, ports=[port])

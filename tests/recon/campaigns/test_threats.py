@@ -23,9 +23,8 @@ from apps.recon.threats.model import (
     object_key,
     public_key,
 )
-from apps.recon.threats.objects import history
 from apps.recon.threats.store import ThreatStore
-from tests.recon.campaigns.conftest import Side, until
+from tests.recon.campaigns.conftest import HISTORY_CHUNK, HISTORY_KEEP, Side, until
 
 
 @pytest.fixture
@@ -106,7 +105,7 @@ async def test_requests_that_are_none_are_refused_at_once(side: Side, cve: str) 
 
 async def test_a_contributor_begins_low_unless_somebody_vouched_for_its_key(side: Side) -> None:
     stranger, known = a_key(), a_key()
-    await side.post("/v1/keys", {"public_key": known, "name": "ours"}, status=201)
+    await side.post("/v1/keys", {"public_key": known, "name": "ours"})
     for key, reputation in ((stranger, REPUTATION_OPEN), (known, REPUTATION_REGISTERED)):
         answer = await side.get(f"/v1/contributors/{key}")
         assert (answer["key"], answer["reputation"]) == (key, reputation)
@@ -128,19 +127,23 @@ async def test_a_credit_counts_when_it_is_confirmed_and_can_be_taken_back(side: 
     assert "no reputation left" in await side.call(f"{path}/reserve", {"credit_id": "c2", "points": 1}, status=403)
 
 
-async def test_old_history_moves_to_the_database_and_the_state_stays_bounded(side: Side, cve: str) -> None:
-    path = f"/ThreatIntelligence/{cve}/record"
-    for number in range(130):
-        await side.call(path, {"source": f"s{number}"})
-    record = (await side.get(f"/v1/threats/{cve}"))["threat"]
-    assert (record["updates"], len(record["sources"])) == (130, model.SOURCES_MAX)
-    log = history("ThreatHistory", ThreatStore(side.store), keep=10, chunk=5)
-    assert log.archive.name == "ThreatHistoryArchive"
-    store = ThreatStore(side.store)
-    await store.write_chunk("ThreatHistory", f"{cve}:0", [{"n": 1}])
-    await store.write_chunk("ThreatHistory", f"{cve}:0", [{"n": 1}])
-    assert await side.call(f"/ThreatHistoryArchive/{cve}:0/get") == [{"n": 1}]
+async def test_old_history_moves_to_the_database_and_nothing_is_lost(side: Side, cve: str) -> None:
+    count = HISTORY_KEEP + HISTORY_CHUNK + 2
+    for number in range(count):
+        await side.call(f"/ThreatIntelligence/{cve}/record", {"source": f"s{number}"})
+
+    async def look() -> dict[str, Any] | None:
+        known = await side.get(f"/v1/threats/{cve}?history=1000")
+        return known if known["archived"] + len(known["history"]) == count else None
+
+    known = await until(look)
+    assert known["archived"] == HISTORY_CHUNK
+    chunk: list[dict[str, Any]] = await until(lambda: ThreatStore(side.store).read_chunk("ThreatHistory", f"{cve}:0"))
+    assert [one["source"] for one in chunk + known["history"]] == [f"s{number}" for number in range(count)]
+    assert await side.call(f"/ThreatHistoryArchive/{cve}:0/get") == chunk
     assert "no chunk" in await side.call(f"/ThreatHistoryArchive/{cve}:1/get", status=404)
+    state = await side.rows(f"SELECT key FROM state WHERE service_key = '{cve}:0'")
+    assert state == []
 
 
 # -- what an event makes of a record -------------------------------------------------------------------------------
