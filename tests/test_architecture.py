@@ -62,7 +62,7 @@ APPLICATIONS_MAY_IMPORT = frozenset(
     }
 )
 # What runs on a Restate server as well must need nothing of the engine.
-PATTERNS_MAY_IMPORT = frozenset({"restate", "holdfast.errors", "holdfast.patterns"})
+PATTERNS_MAY_IMPORT = frozenset({"restate", "cronsim", "holdfast.errors", "holdfast.patterns"})
 
 LINES_MAX = 700
 # Path -> why one sitting is still enough to read it.

@@ -130,6 +130,23 @@ class Store:
         rows = await self._db.read(lambda db: db.execute(query, values).fetchall())
         return [_job(row) for row in rows]
 
+    async def started_since(self, user_id: str, since_ms: int) -> tuple[list[int], int]:
+        """When a user's jobs since then were created, oldest first; and how many of all are not over."""
+        finals = ", ".join(f"'{status}'" for status in JobStatus if status.is_final)
+        count = f"SELECT count(*) FROM jobs JOIN workflow_states USING (job_id) WHERE user_id = ? AND status NOT IN ({finals})"  # noqa: S608
+        return await self._db.read(
+            lambda db: (
+                [
+                    row["created_at_ms"]
+                    for row in db.execute(
+                        "SELECT created_at_ms FROM jobs WHERE user_id = ? AND created_at_ms > ? ORDER BY created_at_ms",
+                        (user_id, since_ms),
+                    )
+                ],
+                int(db.execute(count, (user_id,)).fetchone()[0]),
+            )
+        )
+
     async def set_invocation(self, job_id: str, run: int, invocation_id: str) -> None:
         """Remember which invocation does the run."""
         await self._db.write(

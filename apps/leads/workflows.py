@@ -245,9 +245,15 @@ class _Job:
 
     async def _mark_running(self) -> None:
         order = self._order
-        await self._steps.run(
-            "mark-running", lambda: self._store.set_status(order.job_id, order.run, JobStatus.RUNNING)
-        )
+        try:
+            is_ours = await self._steps.run(
+                "mark-running", lambda: self._store.set_status(order.job_id, order.run, JobStatus.RUNNING)
+            )
+        except TerminalError as error:
+            await self._failed(error)
+            raise
+        if not is_ours:  # nothing may be paid or told: somebody has ended the job already
+            raise TerminalError(f"job {order.job_id} was ended before run {order.run} began", status_code=409)
 
     async def _completed(self, result: T) -> T:
         order = self._order

@@ -76,6 +76,7 @@ INSERT RELATION INTO HAS (
 ) ON DUPLICATE KEY UPDATE {_SEEN} RETURN NONE;
 """
 
+# Not `id.out`: of a record whose id is an array that is a member of the array, and always NONE.
 # Which service runs is read back from the port after the merge above, so that it is the same whichever scan came first.
 PERSIST_SERVICES = f"""
 LET $told = (SELECT VALUE type::thing('port', id) FROM $ports
@@ -87,10 +88,12 @@ LET $running = (SELECT id AS port, service ?? 'unknown' AS name, product, versio
 INSERT INTO service (
     SELECT fingerprint AS id, fingerprint, name, product, version, $at AS first_seen, $at AS last_seen FROM $running
 ) ON DUPLICATE KEY UPDATE {_SEEN} RETURN NONE;
-LET $edges = (SELECT type::thing('RUNS', record::id(port)) AS id, port AS in, type::thing('service', fingerprint) AS out,
-    1.0 AS confidence, $at AS first_seen, $at AS last_seen FROM $running);
-DELETE (SELECT VALUE id FROM $edges WHERE id.out != NONE AND id.out != out) RETURN NONE;
-INSERT RELATION INTO RUNS (SELECT * FROM $edges) ON DUPLICATE KEY UPDATE {_SEEN} RETURN NONE;
+LET $edges = (SELECT type::thing('RUNS', record::id(port)) AS edge, port AS in, type::thing('service', fingerprint) AS out
+    FROM $running);
+DELETE (SELECT VALUE edge FROM $edges WHERE edge.out != NONE AND edge.out != out) RETURN NONE;
+INSERT RELATION INTO RUNS (
+    SELECT edge AS id, in, out, 1.0 AS confidence, $at AS first_seen, $at AS last_seen FROM $edges
+) ON DUPLICATE KEY UPDATE {_SEEN} RETURN NONE;
 FOR $named IN (SELECT type::thing('RUNS', id).out AS service, product, version, cpes FROM $ports WHERE cpes != NONE) {{
     UPDATE $named.service SET scanner_cpe = array::union(scanner_cpe, $named.cpes)
         WHERE product = $named.product AND version = $named.version AND scanner_cpe CONTAINSNOT $named.cpes[0] RETURN NONE

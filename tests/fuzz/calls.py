@@ -113,9 +113,8 @@ def admin() -> Generator[Asked]:
 
 def _cases(documents: list[dict[str, Any]], known: Known) -> st.SearchStrategy[Any]:
     """Requests as described, and others; often about something that exists."""
-    operations = [
-        found.ok() for document in documents for found in schemathesis.openapi.from_dict(document).get_all_operations()
-    ]
+    schemas: list[Any] = [schemathesis.openapi.from_dict(document) for document in documents]
+    operations = [found.ok() for schema in schemas for found in schema.get_all_operations()]
 
     @st.composite
     def cases(draw: st.DrawFn) -> Case:

@@ -1,6 +1,6 @@
 """SIGKILL again and again, wherever the process happens to be: every job ends, and the money adds up to the cent.
 
-In CI a few kills per engine. `LEADS_CHAOS_KILLS=20 LEADS_CHAOS_SEED=7` kills more, at other moments.
+In CI a few kills per engine. `CHAOS_KILLS=20 CHAOS_SEED=7` kills more, at other moments.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from tests.leads.world import settings_for
 from tests.support.processes import REPOSITORY
 from tests.support.restate_server import running_server, skip_without_server
 
-KILLS = int(os.environ.get("LEADS_CHAOS_KILLS", "3"))
-SEED = int(os.environ.get("LEADS_CHAOS_SEED", "0"))
+KILLS = int(os.environ.get("CHAOS_KILLS", "3"))
+SEED = int(os.environ.get("CHAOS_SEED", "0"))
 PATIENCE_S = 60.0 + 10 * KILLS
 DISCOVERIES, ENRICHMENTS, SITES = 4, 3, 4
 TOP_UP_CENTS = 10_000
@@ -51,14 +51,15 @@ class Summary(msgspec.Struct):
 def process(order: Order, settings: Settings) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "tests.leads.dying", msgspec.json.encode(order).decode()]
     environ = {**os.environ, **settings.to_environment(), "HOLDFAST_WORKFLOW_RESTATE_DRAIN": "50ms"}
-    running = subprocess.Popen(
-        command, cwd=REPOSITORY, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    try:
-        yield running
-    finally:
-        running.kill()
-        running.communicate()
+    with (settings.directory / "stderr").open("a") as errors:
+        running = subprocess.Popen(
+            command, cwd=REPOSITORY, env=environ, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+        try:
+            yield running
+        finally:
+            running.kill()
+            running.communicate()
 
 
 def killed_again_and_again(order: Order, settings: Settings, web: LocalWeb, chance: random.Random) -> Summary:
@@ -73,10 +74,11 @@ def killed_again_and_again(order: Order, settings: Settings, web: LocalWeb, chan
                 time.sleep(0.002)  # between two looks at what it asked
             time.sleep(chance.random() * 0.05)  # so that the kill is not always right after a request
             hits += running.poll() is None
-    assert hits >= min(KILLS, 3), "the work was done before it could be interrupted"
+    log = (settings.directory / "stderr").read_text()
+    assert hits >= min(KILLS, 3), f"the work was done before it could be interrupted: {log[-2000:]}"
     with process(order, settings) as running:
         out, _ = running.communicate(timeout=PATIENCE_S)
-        assert running.returncode == 0
+        assert running.returncode == 0, (settings.directory / "stderr").read_text()[-2000:]
     return msgspec.json.decode(out.splitlines()[-1], type=Summary)
 
 

@@ -47,6 +47,6 @@ async def test_of_1500_events_1000_are_at_hand_and_500_are_archived(side: Side, 
 
 
 @pytest.mark.parametrize("sizes", [{"keep": 0}, {"chunk": 0}])
-def test_sizes_below_one_are_refused(sizes: dict[str, int]) -> None:
+def test_sizes_below_one_are_refused(sizes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         BoundedLog("Nothing", **sizes)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import seed as hypothesis_seed
 from hypothesis import strategies as st
 
@@ -248,7 +248,7 @@ def conformance(clock: Clock) -> Figures:
                 deadline=None,
                 database=None,
                 phases=[Phase.generate, Phase.shrink],
-                suppress_health_check=[*HealthCheck],
+                suppress_health_check=properties.SLOW_IS_FINE,
             )
             @given(batch=st.lists(programs(), min_size=AT_ONCE, max_size=AT_ONCE))
             def every_engine_gives_the_same(batch: list[Node]) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from apps.recon import parts
-from apps.recon.cli.client import API_URL, Api, Failure
+from apps.recon.cli.client import API_URL, Api
 from apps.recon.cli.jobs import jobs
 from apps.recon.cli.keys import keys
 from apps.recon.cli.scanner import keygen, sign, submit
@@ -29,15 +27,5 @@ for command in (keygen, sign, submit, jobs, keys, serve, worker, healthy, *parts
 
 
 def main() -> None:
-    """Entry point. 0; 1 when it failed; 2 for a wrong request or option."""
-    try:
-        status = recon.main(standalone_mode=False, prog_name="python -m apps.recon")
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except Failure as failure:
-        sys.stderr.write(f"error: {failure}\n" + (f"next: {failure.hint}\n" if failure.hint else ""))
-        sys.exit(failure.status)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    sys.exit(status if isinstance(status, int) else 0)
+    """Entry point. Exit status 0; 1 when it failed; 2 for a wrong request or option."""
+    recon.main(prog_name="python -m apps.recon")

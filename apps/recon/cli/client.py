@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -17,14 +16,19 @@ RETRY_PAUSES_S = (1, 2, 4)
 """Before each further attempt of a request that the server could not take: it may be restarting."""
 
 
-class Failure(Exception):
+class Failure(click.ClickException):
     """What the user reads: one line, and what to do next."""
 
     def __init__(self, message: str, *, hint: str = "", status: int = 1) -> None:
         super().__init__(message)
         self.hint = hint
-        self.status = status
-        """Exit status: 1 it failed, 2 the request was wrong."""
+        self.exit_code = status
+        """1 it failed, 2 the request was wrong."""
+
+    def show(self, file: Any = None) -> None:
+        click.echo(
+            f"error: {self.message}" + (f"\nnext: {self.hint}" if self.hint else ""), file=file, err=file is None
+        )
 
 
 class Api:
@@ -67,7 +71,7 @@ class Api:
         if self.as_json or not isinstance(result, dict):
             click.echo(json.dumps(result, indent=None if self.as_json else 2))
             return
-        members: dict[str, Any] = result  # pyright: ignore[reportUnknownVariableType]
+        members: dict[str, Any] = result
         width = max((len(name) for name in members), default=0)
         for name, value in members.items():
             click.echo(f"{name:{width}}  {_cell(value)}")
@@ -95,7 +99,7 @@ class Api:
                     pause_s = None  # noqa: PLW2901 - a wrong URL does not get better
             if (answer is not None and answer.status_code < 500) or pause_s is None:
                 break
-            sys.stderr.write(f"note: {problem or f'the server answered {answer and answer.status_code}'}; again\n")
+            click.echo(f"note: {problem or f'the server answered {answer and answer.status_code}'}; again", err=True)
             time.sleep(pause_s)
         if answer is None:
             raise Failure(f"{self.url} cannot be reached: {problem}", hint="is recon running there? see --url")

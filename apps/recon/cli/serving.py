@@ -44,11 +44,11 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--port", help="Port to listen on; 0 takes a free one (PORT).")
 @_common
-def serve(**flags: Any) -> int:
+def serve(**flags: Any) -> None:
     """Engine, services and HTTP API in one process."""
     from apps.recon.serve import run  # here: the other commands start without engine and server
 
-    return run(_settings(flags))
+    sys.exit(run(_settings(flags)))
 
 
 @click.command()
@@ -66,7 +66,7 @@ def healthy(at: str | None) -> None:
 @click.option("--port", "worker_port", help="Port of the SDK endpoint (RECON_WORKER_PORT).")
 @click.option("--host", "worker_host", help="Its address (RECON_WORKER_HOST).")
 @_common
-def worker(**flags: Any) -> int:
+def worker(**flags: Any) -> None:
     """The services alone, registered at a Restate server. Several may run on one SurrealDB server."""
     from apps.recon.engines import EngineUnavailable, open_store, serve_worker
     from apps.recon.surreal import StoreError
@@ -88,4 +88,3 @@ def worker(**flags: Any) -> int:
             asyncio.run(work())
     except (StoreError, EngineUnavailable, OSError) as error:
         raise Failure(str(error)) from None
-    return 0

@@ -60,11 +60,12 @@ INSERT INTO service (
 FOR $row IN $ports {
     UPDATE type::thing('port', $row.port) SET product = $row.product, version = $row.version RETURN NONE;
 };
-LET $edges = (SELECT type::thing('RUNS', port) AS id, type::thing('port', port) AS in,
-    type::thing('service', fingerprint) AS out, $confidence AS confidence, $at AS first_seen, $at AS last_seen FROM $ports);
-DELETE (SELECT VALUE id FROM $edges WHERE id.out != NONE AND id.out != out) RETURN NONE;
-INSERT RELATION INTO RUNS (SELECT * FROM $edges)
-    ON DUPLICATE KEY UPDATE confidence = $confidence RETURN NONE;
+LET $edges = (SELECT type::thing('RUNS', port) AS edge, type::thing('port', port) AS in,
+    type::thing('service', fingerprint) AS out FROM $ports);
+DELETE (SELECT VALUE edge FROM $edges WHERE edge.out != NONE AND edge.out != out) RETURN NONE;
+INSERT RELATION INTO RUNS (
+    SELECT edge AS id, in, out, $confidence AS confidence, $at AS first_seen, $at AS last_seen FROM $edges
+) ON DUPLICATE KEY UPDATE confidence = $confidence RETURN NONE;
 FOR $row IN $services {
     UPDATE type::thing('service', $row.fingerprint) SET cpe = $row.cpe WHERE cpe != $row.cpe RETURN NONE;
 };

@@ -33,9 +33,10 @@ INSERT INTO lookup (
 ) ON DUPLICATE KEY UPDATE source = $input.source, result = $input.result, looked_up_at = $input.looked_up_at RETURN NONE;
 """
 
-# An edge that leads elsewhere now is removed first: edges cannot be turned.
+# An edge that leads elsewhere now is removed first: edges cannot be turned. Not `id.out`: of a record whose id is an
+# array that is a member of the array, and always NONE.
 _TURN = """
-DELETE (SELECT VALUE id FROM $edges WHERE id.out != NONE AND id.out != out) RETURN NONE;
+DELETE (SELECT VALUE edge FROM $edges WHERE edge.out != NONE AND edge.out != out) RETURN NONE;
 """
 
 # ruff: noqa: S608 (the statements below are put together from constants of this module)
@@ -45,19 +46,19 @@ INSERT INTO asn (SELECT number AS id, number, org, country FROM $systems)
     ON DUPLICATE KEY UPDATE org = $input.org ?? org, country = $input.country ?? country RETURN NONE;
 FOR $row IN $rows {{ UPDATE type::thing('host', $row.address) SET asn = $row.number WHERE asn != $row.number RETURN NONE }};
 DELETE (SELECT VALUE type::thing('IN_ASN', address) FROM $rows WHERE number = NONE) RETURN NONE;
-LET $edges = (SELECT type::thing('IN_ASN', address) AS id, type::thing('host', address) AS in,
+LET $edges = (SELECT type::thing('IN_ASN', address) AS edge, type::thing('host', address) AS in,
     type::thing('asn', number) AS out FROM $rows WHERE number != NONE);
 {_TURN}
-INSERT RELATION IGNORE INTO IN_ASN (SELECT id, in, out FROM $edges) RETURN NONE;
+INSERT RELATION IGNORE INTO IN_ASN (SELECT edge AS id, in, out FROM $edges) RETURN NONE;
 COMMIT;
 """
 
 _EDGES = "".join(
     f"""
-LET $edges = (SELECT type::thing('{table}', [from_table, from_id]) AS id, type::thing(from_table, from_id) AS in,
+LET $edges = (SELECT type::thing('{table}', [from_table, from_id]) AS edge, type::thing(from_table, from_id) AS in,
     type::thing('{table.removeprefix("IN_").lower()}', to) AS out FROM $edges_{table});
 {_TURN}
-INSERT RELATION IGNORE INTO {table} (SELECT id, in, out FROM $edges) RETURN NONE;
+INSERT RELATION IGNORE INTO {table} (SELECT edge AS id, in, out FROM $edges) RETURN NONE;
 """
     for table in ("IN_CITY", "IN_REGION", "IN_COUNTRY")
 )

@@ -47,7 +47,7 @@ async def read_graph(reading: Reading, query: GraphQuery) -> Page:
             return await _on_ports(reading, by, product=query.product, service=query.service, **page)
         case "by_port":
             port = _needed(query.port, "port")
-            return await _on_ports(reading, _PORTS_BY_NUMBER, number=port, protocol=query.protocol, **page)
+            return await _by_port(reading, number=port, protocol=query.protocol or "tcp", **page)
         case "neighbours":
             return await _neighbours(reading, query)
 
@@ -106,8 +106,6 @@ _PORTS_BY_VULN = f"SELECT VALUE <-AFFECTED_BY<-service<-RUNS FROM type::thing('v
 _PORTS_BY_PRODUCT = f"""SELECT VALUE <-RUNS FROM (SELECT id, name FROM service WITH INDEX service_product
     WHERE product = $product) WHERE $service = NONE OR name = $service {QUERY_TIMEOUT}"""
 _PORTS_BY_SERVICE = f"SELECT VALUE <-RUNS FROM service WITH INDEX service_name WHERE name = $service {QUERY_TIMEOUT}"
-_PORTS_BY_NUMBER = f"""SELECT VALUE id FROM (SELECT id, protocol FROM port WITH INDEX port_number WHERE number = $number)
-    WHERE $protocol = NONE OR protocol = $protocol {QUERY_TIMEOUT}"""
 
 
 async def _on_ports(reading: Reading, source: str, *, limit: int, offset: int, **params: Any) -> Page:
@@ -117,18 +115,36 @@ async def _on_ports(reading: Reading, source: str, *, limit: int, offset: int, *
     for port_id in sorted({tuple(each.id) for each in _records(found)}):
         by_host.setdefault(port_id[0], []).append(RecordID("port", list(port_id)))
     page = sorted(by_host)[offset : offset + limit]
+    return Page(await _with_ports(reading, page, [port for host in page for port in by_host[host]]), len(by_host))
+
+
+async def _by_port(reading: Reading, **params: Any) -> Page:
+    """Hosts with this port open: counted by the index alone, and paged in its order, which is the addresses'."""
+    counted, ports = await reading(
+        f"""SELECT count() FROM port WITH INDEX port_number_protocol
+            WHERE number = $number AND protocol = $protocol GROUP ALL {QUERY_TIMEOUT};
+        SELECT VALUE id FROM port WITH INDEX port_number_protocol
+            WHERE number = $number AND protocol = $protocol LIMIT $limit START $offset {QUERY_TIMEOUT};""",
+        **params,
+    )
+    rows = await _with_ports(reading, [each.id[0] for each in ports], ports)
+    return Page(rows, counted[0]["count"] if counted else 0)
+
+
+async def _with_ports(reading: Reading, addresses: list[str], port_ids: list[Any]) -> list[dict[str, Any]]:
+    """These hosts, each with those of these ports that are its own."""
     rows, ports = await reading(
         f"""SELECT {_HOST} FROM $hosts;
         SELECT record::id(id)[0] AS address, number, protocol, service, product, version FROM $ports""",
-        hosts=[RecordID("host", address) for address in page],
-        ports=[port for address in page for port in by_host[address]],
+        hosts=[RecordID("host", address) for address in addresses],
+        ports=port_ids,
     )
     shown: dict[str, list[dict[str, Any]]] = {}
     for port in ports:
         shown.setdefault(port.pop("address"), []).append(port)
     for row in rows:
         row["ports"] = shown.get(row["address"], [])
-    return Page(rows, len(by_host))
+    return rows
 
 
 # -- in common with another ------------------------------------------------------------------------------------------

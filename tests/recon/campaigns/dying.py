@@ -109,9 +109,11 @@ async def main(home: Path, key: str, targets: list[str], port: int) -> None:
         async with Engine(restate.app(services), db=home / "engine.db") as engine:
             transport = httpx.ASGITransport(create_api(store, engine.client, settings))
             async with httpx.AsyncClient(transport=transport, base_url="http://recon", timeout=60) as api:
-                body = {"campaign_id": key, "targets": targets, "options": {"ports": [port], **SIZES}}
-                started = await api.post("/v1/campaigns", json=body)
-                assert started.status_code == 202, started.text
+                known = await api.get(f"/v1/campaigns/{key}")
+                if known.status_code == 404 or known.json()["invocation_id"] is None:
+                    body = {"campaign_id": key, "targets": targets, "options": {"ports": [port], **SIZES}}
+                    started = await api.post("/v1/campaigns", json=body)
+                    assert started.status_code == 202, started.text
                 async with httpx.AsyncClient(
                     transport=httpx.ASGITransport(engine.ingress), base_url="http://engine", timeout=60
                 ) as ingress:
