@@ -119,7 +119,7 @@ def _reject(
         bad_rows = _rows(con, f"SELECT rowid, CASE {cases} END AS reason FROM batch WHERE reason IS NOT NULL")
     if distinct_count < row_count:
         bad_rows = _rows(con, _LATER_ROW_WINS.format(ids=", ".join(table.id_columns))) | bad_rows
-    if is_insert and batch.number > 1 and target.extract_type == "update":
+    if is_insert and batch.number > 1:
         bad_rows = _rows(con, _already_there(table, target)) | bad_rows
     if bad_rows:
         con.execute("DELETE FROM batch WHERE rowid IN (SELECT unnest($rows))", {"rows": list(bad_rows)})
@@ -148,8 +148,13 @@ WHERE place > 1
 
 
 def _already_there(table: Table, target: Target) -> str:
+    """Rows that batches before brought. A full extract lists an entity's rows together: only the first can be cut."""
+    same = _same_id(table)
+    if target.extract_type == "full":
+        first = f"(SELECT {table.key.name} FROM batch ORDER BY rowid LIMIT 1)"
+        same += f" AND t.{table.key.name} = {first} AND b.{table.key.name} = {first}"
     return f"""SELECT b.rowid, 'the same row came before' FROM batch b
-        WHERE EXISTS (FROM {table.target} t WHERE t.extract_number = {target.extract_number} AND {_same_id(table)})"""
+        WHERE EXISTS (FROM {table.target} t WHERE t.extract_number = {target.extract_number} AND {same})"""
 
 
 def _same_id(table: Table) -> str:

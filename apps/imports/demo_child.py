@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -33,7 +33,7 @@ class Child:
         self.http = httpx.AsyncClient(base_url=url, timeout=30, trust_env=False)
 
     @classmethod
-    async def start(cls, directory: Path, log: Path, options: Sequence[str], variables: Mapping[str, str]) -> Child:
+    async def start(cls, directory: Path, log: Path, options: Sequence[str], variables: dict[str, str]) -> Child:
         """Start it on `directory` and wait until it answers.
 
         Raises:

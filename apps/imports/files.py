@@ -3,8 +3,8 @@
 A zip comes from outside. Only members with an expected name are read, each as a stream that is counted: nothing is
 written under a name from the zip, and no number in it is believed.
 
-A batch ends where the next row belongs to another entity, so that rows which concern each other stay together. What a
-row holds is not looked at here: that is DuckDB's CSV reader's work, batch by batch.
+A batch ends before a line that begins a row, never inside a quoted value. What a row holds is not looked at here: that
+is DuckDB's CSV reader's work, batch by batch.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ class _Budget:
 
 
 class _Cutter:
-    """Cuts one file into batches of `rows` rows or a little more."""
+    """Cuts one file into batches of `rows` rows; more only where values with line ends are in the way."""
 
     def __init__(self, name: str, table: Table, operation: Operation, directory: Path, rows: int) -> None:
         self._name = name
@@ -292,19 +292,12 @@ class _Cutter:
             self._write(data, lines)
 
     def _cut_at(self, data: bytes) -> int | None:
-        """Where in `data` the batch is full and another entity begins; None if not in there."""
+        """Where in `data` the batch is full and a row begins; None if that cannot be seen in there."""
         position = -1
         for _ in range(self._rows - self._lines):
             position = data.index(b"\n", position + 1)
-        # Rows of one entity without end must not make a batch without end.
-        patience = max(0, 2 * self._rows - self._lines - data.count(b"\n", 0, max(position, 0)))
-        for row in _ROW_START.finditer(data, max(position, 0)):
-            start = row.start() + 1
-            before = data[data.rfind(b"\n", 0, row.start()) + 1 : row.start()].partition(b",")[0]
-            if before != data[start : start + len(before)] or patience <= 0:
-                return start
-            patience -= 1
-        return None
+        row = _ROW_START.search(data, max(position, 0))
+        return None if row is None else row.start() + 1
 
     def _write(self, data: bytes, lines: int) -> None:
         if self._out is None:

@@ -62,7 +62,7 @@ class Running:
         deadline = time.monotonic() + PATIENCE_S
         while (found := self.progress(import_id))["status"] not in statuses or found["completed"] < completed:
             assert time.monotonic() < deadline, found
-            time.sleep(0.02)  # between two looks
+            time.sleep(0.05)  # between two looks
         return found
 
 

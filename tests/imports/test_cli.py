@@ -90,7 +90,7 @@ def test_cancel_asks_first(imports: Running) -> None:
 
 
 def test_cancel_in_a_script(imports: Running) -> None:
-    extract = full_extract(imports.folder, imports.next_number(), enterprises=400)
+    extract = full_extract(imports.folder, imports.next_number(), enterprises=200)
     imports.start(extract, "scripted")
     imports.until("scripted", "processing", completed=1)
     result = run(imports, "cancel", "scripted", "--yes", "--watch", "--json")
@@ -132,11 +132,11 @@ def imports_command(*arguments: str, **variables: str) -> subprocess.CompletedPr
 
 def test_nobody_there_is_one_line_and_what_to_do() -> None:
     [port] = free_ports(1)
-    done = imports_command("--url", f"http://127.0.0.1:{port}", "--patience", "0", "history")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[0].startswith(f"error: no answer from http://127.0.0.1:{port}: ")
-    assert done.stderr.splitlines()[1].startswith("next: start it with")
-    assert len(done.stderr.splitlines()) == 2
+    result = CliRunner().invoke(main, ["--url", f"http://127.0.0.1:{port}", "--patience", "0", "history"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[0].startswith(f"error: no answer from http://127.0.0.1:{port}: ")
+    assert result.stderr.splitlines()[1].startswith("next: start it with")
+    assert len(result.stderr.splitlines()) == 2
 
 
 @pytest.mark.parametrize(
@@ -149,13 +149,12 @@ def test_nobody_there_is_one_line_and_what_to_do() -> None:
     ],
 )
 def test_a_setting_that_is_missing_or_wrong_is_named_at_the_start(
-    tmp_path_factory: pytest.TempPathFactory, arguments: list[str], variables: dict[str, str], complaint: str
+    tmp_path: Path, arguments: list[str], variables: dict[str, str], complaint: str
 ) -> None:
-    folder = str(tmp_path_factory.mktemp("data"))
-    done = imports_command("serve", "--port", "0", "--dir", folder, *arguments, **variables)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {complaint}")
-    assert "Traceback" not in done.stderr
+    result = CliRunner().invoke(main, ["serve", "--port", "0", "--dir", str(tmp_path), *arguments], env=variables)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {complaint}")
+    assert len(result.stderr.splitlines()) == 2
 
 
 def test_a_port_that_is_taken_is_one_line(tmp_path_factory: pytest.TempPathFactory, imports: Running) -> None:
@@ -184,7 +183,7 @@ def test_who_watches_sees_the_end_though_the_process_is_killed_meanwhile(engine:
         variables = {"IMPORTS_PORT": port, "IMPORTS_WORKER_PORT": worker_port, "IMPORTS_BATCH_ROWS": "1"}
         pool = stack.enter_context(ThreadPoolExecutor(1))
         with running_imports(tmp_path, server, port=port, ready=True, **variables) as imports:
-            imports.start(full_extract(tmp_path, imports.next_number(), enterprises=60), "killed")
+            imports.start(full_extract(tmp_path, imports.next_number(), enterprises=25), "killed")
             imports.until("killed", "processing", completed=5)
             watching = pool.submit(run, imports, "watch", "killed", "--json")
             imports.process.kill()
@@ -194,9 +193,9 @@ def test_who_watches_sees_the_end_though_the_process_is_killed_meanwhile(engine:
     assert result.exit_code == 0, result.output
     last = json.loads(result.stdout.splitlines()[-1])
     assert last["status"] == "completed"
-    assert last["completed"] == last["total"] > 120
+    assert last["completed"] == last["total"] > 50
     with duckdb.connect(str(tmp_path / "data" / "kbo.duckdb"), read_only=True) as store:
-        assert store.execute("SELECT count(*) FROM enterprises_current").fetchone() == (60,)
+        assert store.execute("SELECT count(*) FROM enterprises_current").fetchone() == (25,)
         key = "job_id, table_name, operation, batch_number"
         assert (
             store.execute(f"SELECT {key} FROM import_job_batches GROUP BY {key} HAVING count(*) > 1").fetchall() == []

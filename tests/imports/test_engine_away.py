@@ -79,7 +79,7 @@ def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.02)  # between two looks
+        time.sleep(0.05)  # between two looks
 
 
 def test_a_protected_engine_is_reached_with_the_token_which_nobody_else_sees(patient: Behind) -> None:

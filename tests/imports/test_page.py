@@ -31,14 +31,21 @@ def imports(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """For what no engine has a part in."""
+    with on_engine("embedded", tmp_path_factory.mktemp("embedded")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with running_browser() as browser:
         yield browser
 
 
 @pytest.fixture
-def page(browser: Browser, imports: Running) -> Iterator[Page]:
-    context = browser.new_context(base_url=imports.url)
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context()
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     complaints: list[str] = []
@@ -61,7 +68,7 @@ def test_a_running_import_is_shown_refreshes_itself_and_is_cancelled_after_a_que
 ) -> None:
     asked: list[tuple[str, float]] = []
     page.on("request", lambda request: asked.append((request.url, time.monotonic())))
-    page.goto(running_import(imports, "watched"))
+    page.goto(imports.url + running_import(imports, "watched"))
     expect(page).to_have_title(re.compile(r"\d+ % · watched · imports"))
     expect(page.locator('[data-field="status"]')).to_have_text("processing")
     before = page.locator('[data-field="completed"]').inner_text()
@@ -100,32 +107,32 @@ def test_a_running_import_is_shown_refreshes_itself_and_is_cancelled_after_a_que
     screenshot(page, "cancelled")
 
 
-def test_the_page_is_read_only_but_for_cancel(imports: Running, page: Page) -> None:
-    extract = full_extract(imports.folder, imports.next_number())
-    imports.start(imports.gate.hold(extract), "read-only")
-    page.goto("/imports/read-only")
+def test_the_page_is_read_only_but_for_cancel(embedded: Running, page: Page) -> None:
+    extract = full_extract(embedded.folder, embedded.next_number())
+    embedded.start(embedded.gate.hold(extract), "read-only")
+    page.goto(f"{embedded.url}/imports/read-only")
     forms = page.locator("form")
     expect(forms).to_have_count(1)
     expect(forms).to_have_attribute("action", "/imports/read-only/cancel")
     assert page.locator("button, input:not([type=hidden]), select, textarea").all_text_contents() == ["Yes, cancel it"]
     for gone in ("Process next batch", "Process all", "Finalize"):
         assert page.get_by_text(re.compile(gone)).count() == 0
-    imports.gate.release(extract)
+    embedded.gate.release(extract)
     # The page turns into that of a finished import by itself.
     expect(page.locator(".status")).to_have_text("completed")
     expect(page.locator("form, button, input")).to_have_count(0)
     expect(page.locator("body")).to_contain_text("100 %")
     screenshot(page, "completed")
-    page.goto("/")
+    page.goto(embedded.url)
     expect(page.locator("form, button, input")).to_have_count(0)
 
 
 def test_without_javascript_the_page_reloads_and_cancel_asks_on_its_own_page(
-    imports: Running, browser: Browser
+    embedded: Running, browser: Browser
 ) -> None:
-    extract = full_extract(imports.folder, imports.next_number())
-    imports.start(imports.gate.hold(extract), "plain")
-    context = browser.new_context(base_url=imports.url, java_script_enabled=False)
+    extract = full_extract(embedded.folder, embedded.next_number())
+    embedded.start(embedded.gate.hold(extract), "plain")
+    context = browser.new_context(base_url=embedded.url, java_script_enabled=False)
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     page.goto("/imports/plain")
@@ -134,63 +141,63 @@ def test_without_javascript_the_page_reloads_and_cancel_asks_on_its_own_page(
     page.get_by_role("link", name="Cancel this import…").click()
     expect(page.get_by_role("heading", name="Cancel plain?")).to_be_visible()
     page.get_by_role("button", name="Yes, cancel it").click()
-    imports.gate.release(extract)
+    embedded.gate.release(extract)
     expect(page.locator(".status")).to_have_text("cancelled")
     context.close()
 
 
-def test_a_cancel_form_must_be_ours(imports: Running) -> None:
-    extract = full_extract(imports.folder, imports.next_number())
-    imports.start(imports.gate.hold(extract), "protected")
+def test_a_cancel_form_must_be_ours(embedded: Running) -> None:
+    extract = full_extract(embedded.folder, embedded.next_number())
+    embedded.start(embedded.gate.hold(extract), "protected")
     address = "/imports/protected/cancel"
-    foreign_key = re.search(r'name="key" value="(\w+)"', imports.http.get(address).text)
+    foreign_key = re.search(r'name="key" value="(\w+)"', embedded.http.get(address).text)
     assert foreign_key is not None
     for data in ({}, {"key": ""}, {"key": "guess"}, {"key": "x" * 10_000}, {"key": "ünïcode"}):
-        assert imports.http.post(address, data=data).status_code == 403
+        assert embedded.http.post(address, data=data).status_code == 403
     key = foreign_key[1]
-    assert imports.http.post("/imports/other/cancel", data={"key": key}).status_code == 403
-    assert imports.http.post(address, data={"key": key}, headers={"origin": "https://evil.example"}).status_code == 403
-    imports.gate.release(extract)
-    assert imports.until("protected", "completed", "failed", "cancelled")["status"] == "completed"
+    assert embedded.http.post("/imports/other/cancel", data={"key": key}).status_code == 403
+    assert embedded.http.post(address, data={"key": key}, headers={"origin": "https://evil.example"}).status_code == 403
+    embedded.gate.release(extract)
+    assert embedded.until("protected", "completed", "failed", "cancelled")["status"] == "completed"
 
 
-def test_a_failed_import_says_why_and_nothing_of_it_is_markup(imports: Running, page: Page) -> None:
-    imports.start("/no/such/<script>alert(1)</script>.zip", "failed")
-    imports.until("failed", "failed")
-    page.goto("/imports/failed")
+def test_a_failed_import_says_why_and_nothing_of_it_is_markup(embedded: Running, page: Page) -> None:
+    embedded.start("/no/such/<script>alert(1)</script>.zip", "failed")
+    embedded.until("failed", "failed")
+    page.goto(f"{embedded.url}/imports/failed")
     expect(page.get_by_role("heading", name="Why it failed")).to_be_visible()
     expect(page.locator("main")).to_contain_text("<script>alert(1)</script>")
     assert page.locator("main script").count() == 0
     screenshot(page, "failed")
 
 
-def test_the_list_leads_to_each_import(imports: Running, page: Page) -> None:
-    imports.start(full_extract(imports.folder, imports.next_number()), "listed")
-    imports.until("listed", "completed")
-    page.goto("/")
+def test_the_list_leads_to_each_import(embedded: Running, page: Page) -> None:
+    embedded.start(full_extract(embedded.folder, embedded.next_number()), "listed")
+    embedded.until("listed", "completed")
+    page.goto(embedded.url)
     screenshot(page, "list")
     page.get_by_role("link", name="listed", exact=True).click()
     expect(page.get_by_role("heading", name="listed")).to_be_visible()
 
 
-def test_an_unknown_import_is_a_page_that_says_so(imports: Running) -> None:
-    answer = imports.http.get("/imports/never")
+def test_an_unknown_import_is_a_page_that_says_so(embedded: Running) -> None:
+    answer = embedded.http.get("/imports/never")
     assert answer.status_code == 404
     assert "there is no import" in answer.text
-    assert imports.http.get("/?cursor=never").status_code == 400
+    assert embedded.http.get("/?cursor=never").status_code == 400
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_texts_can_be_read_in_both_colour_schemes_and_on_a_telephone(
-    imports: Running, browser: Browser, scheme: Any
+    embedded: Running, browser: Browser, scheme: Any
 ) -> None:
     import_id = f"seen-{scheme}"
-    extract = full_extract(imports.folder, imports.next_number())
-    imports.start(imports.gate.hold(extract), import_id)
-    imports.start("/no/such.zip", f"{import_id}-failed")
-    imports.until(f"{import_id}-failed", "failed")
+    extract = full_extract(embedded.folder, embedded.next_number())
+    embedded.start(embedded.gate.hold(extract), import_id)
+    embedded.start("/no/such.zip", f"{import_id}-failed")
+    embedded.until(f"{import_id}-failed", "failed")
     context = browser.new_context(
-        base_url=imports.url, color_scheme=scheme, viewport={"width": 360, "height": 740}, bypass_csp=True
+        base_url=embedded.url, color_scheme=scheme, viewport={"width": 360, "height": 740}, bypass_csp=True
     )
     page = context.new_page()
     for name in ("", f"imports/{import_id}", f"imports/{import_id}/cancel", f"imports/{import_id}-failed"):
@@ -203,7 +210,7 @@ def test_texts_can_be_read_in_both_colour_schemes_and_on_a_telephone(
     expect(page.get_by_role("progressbar", name="Batches done")).to_be_visible()
     expect(page.locator(".status[role=status]")).to_be_visible()
     context.close()
-    imports.gate.release(extract)
+    embedded.gate.release(extract)
 
 
 @pytest.mark.parametrize(

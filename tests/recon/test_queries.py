@@ -154,10 +154,10 @@ async def test_by_place_the_most_precise_one_decides(recon: Intel):
     assert await found(recon, "by_location", country="GB") == LONDON
     assert await found(recon, "by_location", region="Östergötland County") == LINKOPING
     assert await found(recon, "by_location", region="e", country="SE") == LINKOPING
-    assert await found(recon, "by_location", city="London") == [LONDON[0]]
-    assert await found(recon, "by_location", city="London", country="GB") == [LONDON[0]]
+    assert await found(recon, "by_location", city="London") == LONDON
+    assert await found(recon, "by_location", city="London", country="GB") == LONDON
     assert await found(recon, "by_location", city="London", country="SE") == []
-    assert await found(recon, "by_location", city="London", region="England", country="GB") == [LONDON[0]]
+    assert await found(recon, "by_location", city="London", region="England", country="GB") == LONDON
     assert await found(recon, "by_location", region="Nowhere") == []
 
 
@@ -337,7 +337,7 @@ async def test_texts_that_fit_best_come_first(tmp_path: Path):
         assert len(scores) > 5
         assert await similar("zzzzz") == []
         assert await similar("?!") == []
-        for hostile in ("'; REMOVE TABLE vuln_doc; --", "a) OR true", "@0@", "$t0", "\u2028 é 中文"):
+        for hostile in ("'; REMOVE TABLE vuln_doc; --", "a) OR true", "@0@", "$t0", "é 中文"):
             await similar(hostile)
         assert len(await similar(" ".join(f"word{index}" for index in range(80)), 50)) == 0
         assert (await similar("vim"))[0]["cve_id"] == "CVE-2022-0554"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -107,7 +108,12 @@ class Saga:
         Raises:
             TerminalError: `action` raised it, or its last attempt failed, or 409: this invocation was cancelled.
         """
-        future: RestateDurableFuture[Any] = self._ctx.run_typed(name, action, self._step_retry, *args, **kwargs)
+
+        @functools.wraps(action)
+        async def perform(*args: Any, **kwargs: Any) -> Any:
+            return await called(action, *args, **kwargs)
+
+        future: RestateDurableFuture[Any] = self._ctx.run_typed(name, perform, self._step_retry, *args, **kwargs)
         cancellation = await _settled(future)
         try:
             result = await future

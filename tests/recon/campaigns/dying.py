@@ -4,7 +4,7 @@ It runs one campaign on an engine of its own, unless the files already know it, 
 scanner writes a line before each scan, and the database one after each result that is kept.
 
 DIE_AT=2 kills it with SIGKILL after the second write to the database, DIE_AT=-2 right before that write; 0 lets it
-live. REFUSE=publish makes publishing fail for good.
+live. With REFUSE=publish publishing fails for good, and writes count from the correlation on only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from restate import TerminalError
 
 from apps.recon.api import create_api
 from apps.recon.campaigns.assembly import assemble
-from apps.recon.campaigns.model import ScanResult
+from apps.recon.campaigns.model import Phase, ScanResult
 from apps.recon.campaigns.scanners import Found, TcpScanner
 from apps.recon.campaigns.store import CampaignStore
 from apps.recon.settings import Settings
@@ -62,27 +62,28 @@ class NotingScanner:
 class Death:
     """Kills this process at one of its writes."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, *, is_armed: bool) -> None:
         self._at = at
+        self.is_armed = is_armed
         self._writes = 0
         write = Surreal.write
 
         async def watched(surreal: Surreal, sql: str, **params: Any) -> list[Any]:
-            self._writes += 1
+            self._writes += self.is_armed
             number = self._writes
-            if -number == self._at:
+            if self.is_armed and -number == self._at:
                 os.kill(os.getpid(), signal.SIGKILL)
             answer = await write(surreal, sql, **params)
-            if number == self._at:
+            if self.is_armed and number == self._at:
                 os.kill(os.getpid(), signal.SIGKILL)
             return answer
 
         Surreal.write = watched  # type: ignore[method-assign]
 
 
-def watch(ledger: Ledger, refuse: str) -> None:
+def watch(ledger: Ledger, refuse: str, death: Death) -> None:
     """Note what is kept, and refuse what the test wants refused."""
-    save, publish = CampaignStore.save_result, CampaignStore.set_published
+    save, publish, set_phase = CampaignStore.save_result, CampaignStore.set_published, CampaignStore.set_phase
 
     async def save_and_note(store: CampaignStore, campaign_id: str, result: ScanResult, scanned_with: str) -> None:
         await save(store, campaign_id, result, scanned_with)
@@ -93,24 +94,30 @@ def watch(ledger: Ledger, refuse: str) -> None:
             raise TerminalError("refused", status_code=422)
         await publish(store, campaign_id, is_published)
 
+    async def set_phase_and_arm(store: CampaignStore, campaign_id: str, phase: Phase, **params: Any) -> None:
+        death.is_armed = death.is_armed or phase is Phase.CORRELATING
+        await set_phase(store, campaign_id, phase, **params)
+
+    CampaignStore.set_phase = set_phase_and_arm  # type: ignore[method-assign]
     CampaignStore.save_result = save_and_note  # type: ignore[method-assign]
     CampaignStore.set_published = publish_or_refuse  # type: ignore[method-assign]
 
 
 async def main(home: Path, key: str, targets: list[str], port: int) -> None:
     ledger = Ledger(home / "ledger")
-    watch(ledger, os.environ.get("REFUSE", ""))
+    refuse = os.environ.get("REFUSE", "")
     store = Store(home / "surreal")
     settings = replace(SETTINGS, directory=home)
-    parts = assemble(store, settings, scanners={"tcp": NotingScanner(ledger)})
-    services = [ingest_workflow(store, settings), *parts.campaign_services(), *parts.threat_services()]
     async with store:
-        Death(int(os.environ.get("DIE_AT", "0")))
+        known = await CampaignStore(store).campaign(key)
+        is_armed = not refuse or (known is not None and known.status == "correlating")
+        watch(ledger, refuse, Death(int(os.environ.get("DIE_AT", "0")), is_armed=is_armed))
+        parts = assemble(store, settings, scanners={"tcp": NotingScanner(ledger)})
+        services = [ingest_workflow(store, settings), *parts.campaign_services(), *parts.threat_services()]
         async with Engine(restate.app(services), db=home / "engine.db") as engine:
             transport = httpx.ASGITransport(create_api(store, engine.client, settings))
             async with httpx.AsyncClient(transport=transport, base_url="http://recon", timeout=60) as api:
-                known = await api.get(f"/v1/campaigns/{key}")
-                if known.status_code == 404 or known.json()["invocation_id"] is None:
+                if known is None or known.invocation_id is None:
                     body = {"campaign_id": key, "targets": targets, "options": {"ports": [port], **SIZES}}
                     started = await api.post("/v1/campaigns", json=body)
                     assert started.status_code == 202, started.text

@@ -84,7 +84,7 @@ def die_at_every_write(home: Path, targets: list[str], *, refuse: str = "") -> t
 
 
 def test_killed_at_every_step_a_campaign_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    targets = loopback(3, third=31)
+    targets = loopback(2, third=31)
     with redis_at(targets[0]):
         done, kills = die_at_every_write(tmp_path, targets)
     assert kills >= 8
@@ -94,7 +94,7 @@ def test_killed_at_every_step_a_campaign_ends_as_if_nothing_had_happened(tmp_pat
     assert set(scans) == set(targets)
     assert sum(scans.values()) <= len(targets) + kills * SCANNED_TOGETHER
     campaign = done["report"]["campaign"]
-    assert (campaign["status"], campaign["scanned"], campaign["total"]) == ("complete", 3, 3)
+    assert (campaign["status"], campaign["scanned"], campaign["total"]) == ("complete", 2, 2)
     assert campaign["is_published"] is True
     assert names(done["report"]["results"]) == sorted(targets)
     [threat] = done["threats"]["threats"]
@@ -106,7 +106,7 @@ def test_killed_at_every_step_a_saga_that_fails_leaves_nothing_behind(tmp_path: 
     targets = loopback(1, third=32)
     with redis_at(targets[0]):
         done, kills = die_at_every_write(tmp_path, targets, refuse="publish")
-    assert kills >= 8
+    assert kills >= 4
     campaign = done["report"]["campaign"]
     assert (campaign["status"], campaign["is_published"]) == ("complete", False)
     assert campaign["error"] == "not published: refused"
