@@ -269,9 +269,10 @@ class _Cutter:
         return data[end:]
 
     def _last_line(self, rest: bytes) -> bytes:
-        """A last line without an end is taken if it is whole."""
+        """A last line without an end is taken if it is certainly whole: its last value is quoted to the end."""
         try:
-            whole = rest.count(b'"') % 2 == 0 and len(next(csv.reader([rest.decode()]))) == len(self._header)
+            fields = next(csv.reader([rest.decode()]))
+            whole = rest.endswith(b'"') and rest.count(b'"') % 2 == 0 and len(fields) == len(self._header)
         except (UnicodeDecodeError, csv.Error):
             whole = False
         if not whole:

@@ -81,15 +81,15 @@ def test_the_same_zip_gives_the_same_batches_whatever_the_size(tmp_path: Path) -
 
 def test_a_last_line_without_an_end_is_taken_if_it_is_whole(tmp_path: Path) -> None:
     def cut(members: dict[str, bytes]) -> None:
-        members["enterprise.csv"] = members["enterprise.csv"].rstrip(b"\n")
+        members["denomination.csv"] = members["denomination.csv"].rstrip(b"\n")
 
     path = rewritten(full_extract(tmp_path, 140, enterprises=2), cut)
-    enterprises = [data for name, _, data in staged(path, tmp_path / "b") if name.startswith("enterprise-")]
-    assert [data.count(b"\n") for data in enterprises] == [2]
+    names = [data for name, _, data in staged(path, tmp_path / "b") if name.startswith("denomination-")]
+    assert [data.count(b"\n") for data in names] == [2]
 
 
 def _truncate(members: dict[str, bytes]) -> None:
-    members["enterprise.csv"] = members["enterprise.csv"][:-8]
+    members["enterprise.csv"] = members["enterprise.csv"][:-3]
 
 
 def _crlf(members: dict[str, bytes]) -> None:
@@ -151,13 +151,13 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_damaged_member_is_refused_with_its_name(tmp_path: Path) -> None:
-    path = full_extract(tmp_path, 140, enterprises=3000)
+    path = full_extract(tmp_path, 140, enterprises=300)
     with zipfile.ZipFile(path) as archive:
         offset = archive.getinfo("enterprise.csv").header_offset
     damaged = bytearray(path.read_bytes())
     damaged[offset + 200] ^= 0xFF
     path.write_bytes(damaged)
-    with pytest.raises(BrokenExtract, match="enterprise.csv: cannot be unpacked"):
+    with pytest.raises(BrokenExtract, match=r"enterprise\.csv: cannot be unpacked"):
         staged(path, tmp_path / "b")
 
 
@@ -167,7 +167,7 @@ def test_a_link_in_the_zip_is_refused(tmp_path: Path) -> None:
         link = zipfile.ZipInfo("link.csv")
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(link, "/etc/passwd")
-    with pytest.raises(BrokenExtract, match="'link.csv' is a link or a device, not a file"):
+    with pytest.raises(BrokenExtract, match=r"'link\.csv' is a link or a device, not a file"):
         Extract(path, LIMITS)
 
 
@@ -182,8 +182,8 @@ def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     path = full_extract(tmp_path, 140)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("extra.csv", b"0" * 150_000_000)
-    with pytest.raises(BrokenExtract, match="'extra.csv' would be more than 200 times its size"):
+        archive.writestr("extra.csv", bytes(120_000_000))
+    with pytest.raises(BrokenExtract, match=r"'extra\.csv' would be more than 200 times its size"):
         Extract(path, Limits(10**9, 100, 100))
 
 

@@ -38,7 +38,8 @@ TOP_UP_CENTS = 10_000
 PAGE = "<!doctype html><title>A bakery</title><h1>Bread</h1>"
 REPORT = {"score": 40, "issues": []}
 
-pytestmark = pytest.mark.slow
+# The load of a machine decides how long a start takes; the limit is there to end what hangs.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120 + 30 * KILLS)]
 
 
 class Summary(msgspec.Struct):

@@ -45,7 +45,9 @@ async def book(ctx: WorkflowContext, plan: dict[str, str]) -> str:
     async with Saga(ctx, step_retry=QUICK, compensation_retry=PATIENT) as saga:
         saga.compensate_by("release", lambda: ctx.service_call(release, {"key": key, "plan": plan}))
         await ctx.run_typed("reserve", act, QUICK, "reserve", key, plan)
-        payment = await saga.step("charge", act, lambda result: act(f"refund {result}", key, plan), "charge", key, plan)
+        payment = await saga.step(
+            "charge", lambda name: act(name, key, plan), lambda result: act(f"refund {result}", key, plan), "charge"
+        )
         try:
             await ctx.run_typed("ship", act, QUICK, "ship", key, plan)
         except TerminalError as error:

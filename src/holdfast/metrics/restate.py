@@ -71,10 +71,11 @@ class RestateMetrics:
             counts={(row["target_service_name"], row["status"]): row["n"] for row in counts},
             completions=[_completion(row) for row in completions],
             retries=dict(map(_retries, retries)),
-            journal_entries={row["target_service_name"]: row["total"] or 0 for row in journals},
-            journal_entries_max={row["target_service_name"]: row["largest"] or 0 for row in journals},
+            # The server leaves out what is NULL: a sum over scheduled invocations, which have no journal yet.
+            journal_entries={row["target_service_name"]: row.get("total") or 0 for row in journals},
+            journal_entries_max={row["target_service_name"]: row.get("largest") or 0 for row in journals},
             state_keys={row["service_name"]: row["n"] for row in state},
-            state_bytes={row["service_name"]: row["size"] or 0 for row in state},
+            state_bytes={row["service_name"]: row.get("size") or 0 for row in state},
         )
 
     async def _rows(self, http: httpx.AsyncClient, sql: str) -> Iterable[dict[str, Any]]:

@@ -91,7 +91,7 @@ async def test_a_target_has_so_much_time_and_no_more() -> None:
     server = await asyncio.start_server(wait, "127.0.0.2", 0)
     port = server.sockets[0].getsockname()[1]
     began_s = time.monotonic()
-    with pytest.raises(ScanTimedOut, match="longer than 0.2 s"):
+    with pytest.raises(ScanTimedOut, match="took longer"):
         await TcpScanner(banner_timeout=timedelta(seconds=60)).scan("127.0.0.2", [port], limit_s=0.2)
     assert time.monotonic() - began_s < 10
     server.close()
