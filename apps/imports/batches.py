@@ -79,13 +79,14 @@ def _load(con: duckdb.DuckDBPyConnection, path: Path, columns: tuple[Column, ...
     except duckdb.InvalidInputException as error:
         raise BrokenExtract(" ".join(str(error).split())[:300]) from error
     found = con.execute(
-        """SELECT line, first(column_name), first(error_message ORDER BY error_type <> 'UNQUOTED VALUE', column_name),
-            any_value(csv_line), bool_or(error_type = 'UNQUOTED VALUE'), first(error_type)
+        """SELECT line, first(column_name ORDER BY error_type <> 'UNQUOTED VALUE', error_message),
+            first(error_message ORDER BY error_type <> 'UNQUOTED VALUE', error_message),
+            any_value(csv_line), bool_or(error_type = 'UNQUOTED VALUE')
         FROM unreadable GROUP BY line"""
     ).fetchall()
     return {
         record: Unreadable(record, _reason(column, message), _line_count(text), is_unterminated)
-        for record, column, message, text, is_unterminated, _ in found
+        for record, column, message, text, is_unterminated in found
     }
 
 
@@ -112,7 +113,10 @@ def _reject(
     bad = {reason: sql for column in columns for reason, sql in _checks(column).items()}
     is_insert = batch.operation == "insert"
     distinct = f"count(DISTINCT hash({', '.join(table.id_columns)}))" if is_insert else "count(*)"
-    row_count, distinct_count = con.execute(f"SELECT count(*), {distinct} FROM batch").fetchall()[0]
+    # Rows of a transaction that is not committed are not numbered from 0.
+    first_rowid, row_count, distinct_count = con.execute(
+        f"SELECT min(rowid), count(*), {distinct} FROM batch"
+    ).fetchall()[0]
     bad_rows: dict[int, str] = {}
     if _has_bad_rows(con, columns):
         cases = " ".join(f"WHEN {sql} THEN {_quoted(reason)}" for reason, sql in bad.items())
@@ -126,15 +130,18 @@ def _reject(
     if not bad_rows and row_count == batch.line_count:
         return []
     with path.open("rb") as lines:  # slow, but only where something is wrong, or a value holds a line end
-        return list(located(lines, unreadable, bad_rows, has_one_column=len(columns) == 1))
+        by_place = {rowid - first_rowid: reason for rowid, reason in bad_rows.items()}
+        return list(located(lines, unreadable, by_place, has_one_column=len(columns) == 1))
 
 
 def _has_bad_rows(con: duckdb.DuckDBPyConnection, columns: tuple[Column, ...]) -> bool:
     """Rows of one entity follow each other: its number is looked at once, which is much cheaper."""
     key, *others = columns
-    changes = f"SELECT {key.name}, lag({key.name}) OVER () AS before, rowid = 0 AS is_first FROM batch"
+    changes = f"SELECT {key.name}, lag({key.name}) OVER () AS before FROM batch"
     is_bad = " OR ".join(_checks(key).values())
-    wrong = [f"SELECT 1 FROM ({changes}) WHERE (is_first OR before IS DISTINCT FROM {key.name}) AND ({is_bad})"]
+    wrong = [
+        f"SELECT 1 FROM ({changes}) WHERE (before IS DISTINCT FROM {key.name} OR {key.name} IS NULL) AND ({is_bad})"
+    ]
     if checks := [sql for column in others for sql in _checks(column).values()]:
         wrong.append(f"SELECT 1 FROM batch WHERE {' OR '.join(checks)}")
     return bool(con.execute(f"SELECT EXISTS ({' UNION ALL '.join(wrong)})").fetchall()[0][0])

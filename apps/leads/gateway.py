@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 import msgspec
 
+from apps.leads.errors import EngineRefused, EngineUnreachable
 from apps.leads.outside import http_client
 
 REQUEST_TIMEOUT_S = 30.0
@@ -15,23 +18,10 @@ NOT_READY = 470
 """What both engines answer when an invocation goes on."""
 
 
-class EngineRefused(Exception):
-    """The engine, or the handler behind it, answered with an error.
-
-    `code` is an HTTP status, `details` the error's metadata.
-    """
-
-    def __init__(self, code: int, message: str, details: dict[str, str]) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.details = details
-
-
 class Gateway:
     """Requests to one engine.
 
-    Raises from every method: `EngineRefused`, and `httpx.TransportError` when the engine cannot be reached.
+    Raises from every method: `EngineRefused`, and `EngineUnreachable` when there is no answer.
     """
 
     def __init__(self, ingress: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:
@@ -75,14 +65,16 @@ class Gateway:
 
     async def is_over(self, workflow: str, key: str) -> bool:
         """Has the workflow ended, or does the engine know nothing of it (any more)?"""
-        answer = await self._ingress.get(f"/restate/workflow/{workflow}/{key}/output")
+        answer = await _answer(self._ingress.get(f"/restate/workflow/{workflow}/{key}/output"))
         return answer.status_code != NOT_READY
 
     async def attach(self, workflow: str, key: str, timeout_s: float) -> bool:
         """Wait for the workflow's end. False: not in time."""
         try:
-            await self._ingress.get(f"/restate/workflow/{workflow}/{key}/attach", timeout=timeout_s)
-        except httpx.TimeoutException:
+            # A transport inside the process knows no timeouts of its own.
+            async with asyncio.timeout(timeout_s):
+                await _answer(self._ingress.get(f"/restate/workflow/{workflow}/{key}/attach", timeout=None))
+        except TimeoutError:
             return False
         return True
 
@@ -95,7 +87,7 @@ class Gateway:
         return await self._patch(invocation_id, "resume")
 
     async def _patch(self, invocation_id: str, verb: str) -> bool:
-        answer = await self._admin.patch(f"/invocations/{invocation_id}/{verb}")
+        answer = await _answer(self._admin.patch(f"/invocations/{invocation_id}/{verb}"))
         if answer.status_code in (404, 409, 410, 425):
             return False
         _raise(answer)
@@ -104,9 +96,16 @@ class Gateway:
     async def _post(self, path: str, argument: Any) -> Any:
         body = b"" if argument is None else msgspec.json.encode(argument)
         headers = {} if argument is None else {"content-type": "application/json"}
-        answer = await self._ingress.post(path, content=body, headers=headers)
+        answer = await _answer(self._ingress.post(path, content=body, headers=headers))
         _raise(answer)
         return answer.json() if answer.content else None
+
+
+async def _answer(request: Awaitable[httpx.Response]) -> httpx.Response:
+    try:
+        return await request
+    except httpx.TransportError as error:
+        raise EngineUnreachable(error) from error
 
 
 def _raise(answer: httpx.Response) -> None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
 from typing import Any
 
-import httpx
 import msgspec
 from restate import TerminalError
 
 from apps.leads import wallet
 from apps.leads.booking import Booking, LedgerEntry, Receipt, price_cents
 from apps.leads.discovery import check_discovery
-from apps.leads.gateway import EngineRefused, Gateway
+from apps.leads.errors import LeadsError
+from apps.leads.gateway import Gateway
 from apps.leads.model import (
     ENRICHMENT_BUSINESSES_MAX,
     CostView,
@@ -39,25 +38,6 @@ from holdfast.patterns import idempotency_key
 
 logger = logging.getLogger("leads")
 WORKFLOWS = {JobKind.DISCOVERY: (DISCOVERY, "discover"), JobKind.ENRICHMENT: (ENRICHMENT, "enrich")}
-UNSENT_AFTER_MS = 5_000
-"""A job that has been kept for so long, and has no workflow, was left by a process that died in between."""
-
-
-class LeadsError(Exception):
-    """A request that was refused; nothing happened. `code` is an HTTP status."""
-
-    def __init__(
-        self, code: int, message: str, *, is_retryable: bool = False, details: Mapping[str, int] | None = None
-    ) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.is_retryable = is_retryable
-        self.details = dict(details or {})
-
-    def as_json(self) -> dict[str, Any]:
-        """`code`, `message`, `retryable`, `details`."""
-        return {"code": self.code, "message": self.message, "retryable": self.is_retryable, "details": self.details}
 
 
 class Wallets:
@@ -96,16 +76,14 @@ class Wallets:
         return await self._book(user_id, undo, booking)
 
     async def _book(self, user_id: str, handler: str, booking: Booking) -> Receipt:
-        try:
-            answer = await self._gateway.call(wallet.SERVICE, user_id, handler, booking)
-        except EngineRefused as error:
-            details = {name: int(value) for name, value in error.details.items() if value.isdigit()}
-            raise LeadsError(error.code, error.message, details=details) from error
-        return msgspec.convert(answer, Receipt)
+        return msgspec.convert(await self._gateway.call(wallet.SERVICE, user_id, handler, booking), Receipt)
 
 
 class Jobs:
-    """Jobs: start, look, cancel, resume. Reading asks the database; everything else asks the engine."""
+    """Jobs: start, look, cancel, resume. Reading asks the database; everything else asks the engine.
+
+    Whatever is refused is a `LeadsError`; 503 when the engine does not answer.
+    """
 
     def __init__(self, store: Store, settings: Settings, gateway: Gateway) -> None:
         self._store = store
@@ -195,10 +173,7 @@ class Jobs:
         """Tell at once what the wallet would refuse a moment later. What counts is the wallet's own check."""
         if is_free:
             return
-        try:
-            now = await self.wallets.get(user_id)
-        except httpx.TransportError as error:
-            raise _unreachable(error) from error
+        now = await self.wallets.get(user_id)
         required = price_cents(list_cents, now.tier)
         if required > now.available_cents:
             raise LeadsError(
@@ -221,10 +196,7 @@ class Jobs:
             notify=job.request.get("notify", []),
             is_free=job.request.get("is_free", False),
         )
-        try:
-            invocation_id = await self._gateway.send(workflow, order.run_id, handler, order)
-        except httpx.TransportError as error:
-            raise _unreachable(error) from error
+        invocation_id = await self._gateway.send(workflow, order.run_id, handler, order)
         await self._store.set_invocation(job.job_id, job.run, invocation_id)
 
     # ---- look ------------------------------------------------------------------------------------------------------------
@@ -268,6 +240,8 @@ class Jobs:
         job = await self.get(job_id)
         if job.status.is_final:
             return job
+        if job.invocation_id is None:
+            await self._send(job)
         workflow, _ = WORKFLOWS[JobKind(job.workflow_id)]
         if await self._gateway.attach(workflow, run_id(job_id, job.run), timeout_s):
             return await self.reconcile(job_id)
@@ -344,10 +318,6 @@ class Jobs:
             else:
                 await self.reconcile(job.job_id)
         return sent
-
-
-def _unreachable(error: Exception) -> LeadsError:
-    return LeadsError(503, f"the engine cannot be reached ({type(error).__name__}); next: try again", is_retryable=True)
 
 
 async def until_over(jobs: Jobs, job_id: str, *, patience_s: float = 60.0) -> JobView:

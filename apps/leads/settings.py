@@ -245,7 +245,8 @@ class Settings(msgspec.Struct, kw_only=True):
         values |= {
             name.removeprefix("LEADS_").lower(): _parsed(value)
             for name, value in environ.items()
-            if name.startswith("LEADS_") and name != "LEADS_ENGINE" and value
+            # LEADS_API_... are of `serve.py`: who may use the API, and where it is.
+            if name.startswith("LEADS_") and not name.startswith(("LEADS_ENGINE", "LEADS_API_")) and value
         }
         values |= changes
         unknown = sorted(set(values) - set(cls.__struct_fields__))

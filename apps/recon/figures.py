@@ -134,16 +134,21 @@ def memory_mb(pid: int, field: str) -> int:
     return int(line.split()[1]) // 1024
 
 
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 async def _measure(wanted: list[str]) -> None:
     load = os.getloadavg()[0]
     now = datetime.now(UTC).date()
-    print(f"{now}, {platform.machine()}, {os.cpu_count()} cores, load {load:.1f}, Python {platform.python_version()}")
+    say(f"{now}, {platform.machine()}, {os.cpu_count()} cores, load {load:.1f}, Python {platform.python_version()}")
     for each in wanted:
         with tempfile.TemporaryDirectory(prefix="recon-figures-") as directory:
             if each == "submissions":
-                print(await many_submissions(Path(directory), SUBMISSIONS), flush=True)
+                say(await many_submissions(Path(directory), SUBMISSIONS))
             else:
-                print(await one_scan(Path(directory), int(each)), flush=True)
+                say(await one_scan(Path(directory), int(each)))
 
 
 def main() -> int:

@@ -233,6 +233,7 @@ def test_cancel_stops_the_engine_and_leaves_what_was_there(engine: str, tmp_path
         cancelled = imports.until("stopped", "cancelled", "completed", "failed")
         assert cancelled["status"] == "cancelled"
         assert cancelled["completed"] < cancelled["total"]
+        assert list((tmp_path / "data" / "files" / "batches").iterdir()) == []
         if imports.server is not None:
             question = "SELECT status, completion_result FROM sys_invocation WHERE target_service_key = 'stopped'"
             query = {"query": f"{question} AND target_handler_name = 'run'"}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 from click.testing import CliRunner
 
 from apps.imports.cli import main
@@ -44,17 +45,23 @@ class Behind:
 
 @contextmanager
 def behind_proxies(folder: Path, patience_s: str) -> Iterator[Behind]:
+    """Two proxies in front of a server of their own. They speak TLS, as a hosted engine does."""
     skip_without_server()
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    certificate = folder / "certificate.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
     with (
         running_server() as server,
-        running_proxy(server.ingress_url) as ingress,
-        running_proxy(server.admin_url) as admin,
+        running_proxy(server.ingress_url, certificate=certificate) as ingress,
+        running_proxy(server.admin_url, certificate=certificate) as admin,
     ):
         ingress.required_token = admin.required_token = TOKEN
         variables = {
             "RESTATE_INGRESS_URL": ingress.url,
             "RESTATE_ADMIN_URL": admin.url,
             "RESTATE_AUTH_TOKEN": TOKEN,
+            "SSL_CERT_FILE": str(folder / "authority.pem"),
             "IMPORTS_ENGINE_PATIENCE_S": patience_s,
             "IMPORTS_BATCH_ROWS": "1",
         }

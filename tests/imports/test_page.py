@@ -89,6 +89,7 @@ def test_a_running_import_is_shown_refreshes_itself_and_is_cancelled_after_a_que
     page.get_by_role("link", name="Cancel this import…").click()
     dialog = page.get_by_role("dialog", name="Cancel watched?")
     expect(dialog).to_be_visible()
+    expect(dialog.get_by_role("link", name="Keep it running")).to_be_focused()  # Enter does no harm
     screenshot(page, "question")
     dialog.get_by_role("link", name="Keep it running").click()
     expect(dialog).to_be_hidden()

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from apps.leads.gateway import EngineRefused
+from apps.leads.errors import EngineRefused
 from apps.leads.jobs import LeadsError
 from apps.leads.model import Business, EnrichBatchRequest, EnrichBusinessRequest, EnrichmentRequest, JobStatus
 from apps.leads.web.types import FetchLimits

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from apps.leads.booking import RECENT_RECEIPTS, Booking
-from apps.leads.gateway import EngineRefused
+from apps.leads.errors import EngineRefused
 from apps.leads.jobs import LeadsError
 from apps.leads.wallet import balance_of
 from tests.leads.conftest import OpenLeads
@@ -17,7 +17,7 @@ async def test_parallel_charges_never_spend_one_cent_twice(open_leads: OpenLeads
     world = await open_leads()
     await world.rich(500)
 
-    refusals: list[tuple[int, str, dict[str, str]]] = []
+    refusals: list[tuple[int, str, dict[str, int]]] = []
 
     async def charge(number: int) -> int:
         try:
@@ -29,7 +29,7 @@ async def test_parallel_charges_never_spend_one_cent_twice(open_leads: OpenLeads
 
     prices = await asyncio.gather(*(charge(number) for number in range(12)))
     assert sorted(prices) == [0] * 7 + [100] * 5
-    missing = {"required_cents": "100", "available_cents": "0"}
+    missing = {"required_cents": 100, "available_cents": 0}
     assert refusals == [(402, "insufficient funds: 100 cents required, 0 available", missing)] * 7
     assert await world.balance() == (0, 0)
 

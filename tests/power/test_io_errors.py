@@ -5,12 +5,16 @@ The engine either stops with an error of its own and goes on at the next start, 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
+import apsw
 import pytest
 
-from tests.power.disk import Disk, io_error
+from holdfast.store.database import connect
+from holdfast.store.sqlite import SqliteTables
+from tests.power.disk import Disk, Images, io_error, write_images
 from tests.simulation.catalogue import CATALOGUE
 from tests.simulation.crashes import Disaster, check, run
 from tests.simulation.loop import VirtualLoop, run_virtually
@@ -92,6 +96,41 @@ def test_a_restart_does_not_build_on_what_a_failed_sync_left_in_the_cache(seed: 
             assert (await machine.persist("GET", "/Counter/k/read")).body == before
 
     run_virtually(main, Random(seed))
+
+
+@pytest.mark.parametrize("keep", [0.0, 1.0, None], ids=["nothing unsynced arrives", "all of it", "some of it"])
+def test_power_fails_while_a_restart_brings_to_disk_what_a_failed_sync_left_in_the_cache(
+    keep: float | None, folder: Path
+) -> None:
+    """At each change of a file, and later: an older log must not be played back over a newer database."""
+    path = folder / "disk" / "engine.db"
+    path.parent.mkdir()
+    disk = Disk(path.parent)
+    with disk.installed(Random(0)):
+        connection = connect(path, fsync=True)
+        for name in ("one", "two"):
+            connection.execute("INSERT INTO meta VALUES (?, hex(randomblob(9000)))", (name,))
+        fail_syncs(disk)
+        with pytest.raises(apsw.IOError):
+            connection.execute("UPDATE meta SET value = 'three' WHERE name = 'two'")
+        with suppress(apsw.Error):
+            connection.close()
+        mend(disk)
+        images: list[Images] = []
+        disk.after = lambda _: images.append(disk.platters.after_power_loss(Random(len(images)), keep))
+        connection = connect(path, fsync=True)
+        SqliteTables(connection).settle_log()
+        seen = connection.execute("SELECT * FROM meta ORDER BY name").fetchall()
+        starting = len(images)
+        connection.close()
+        connect(path, fsync=True).close()
+    assert starting > 5
+    for number, image in enumerate(images):
+        connection = apsw.Connection(str(write_images(folder / "left", image) / "engine.db"))
+        assert connection.pragma("integrity_check") == "ok"
+        if number >= starting:  # somebody may have been told
+            assert connection.execute("SELECT * FROM meta ORDER BY name").fetchall() == seen
+        connection.close()
 
 
 def test_a_sync_that_fails_in_a_checkpoint_loses_nothing(folder: Path) -> None:

@@ -64,7 +64,7 @@ async def main(directory: Path, nvd_url: str) -> None:
 
         run = await until(ended)
         shown = {"state": run["state"], "result": run["result"], "graph": plain(await graph(recon))}
-        print(json.dumps(shown, sort_keys=True), flush=True)
+        print(json.dumps(shown, sort_keys=True, ensure_ascii=False), flush=True)
 
 
 if __name__ == "__main__":

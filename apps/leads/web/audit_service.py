@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from apps.leads.outside import http_client
 from apps.leads.web.types import AuditIssue, AuditReport
 
 REPORT_BYTES_MAX = 5_000_000
@@ -103,7 +104,7 @@ class AuditService:
             "keys": self._keys,
         }
         try:
-            async with httpx.AsyncClient(timeout=self._timeout_s, trust_env=False) as client:
+            async with http_client(timeout=self._timeout_s, trust_env=False) as client:
                 response = await client.post(f"{self.base_url}/api/public-audit", json=body, headers=headers)
         except httpx.InvalidURL as error:
             raise AuditRefused(f"audit service {self.base_url!r}: {error}", status=400) from error

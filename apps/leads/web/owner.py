@@ -9,6 +9,7 @@ from typing import Protocol
 import httpx
 import msgspec
 
+from apps.leads.outside import http_client
 from apps.leads.web.people import is_person_name
 from apps.leads.web.types import Owner, OwnerSearch, SiteScan, SourceUse
 
@@ -103,7 +104,7 @@ class HttpOwnerSource:
         question = {"business_name": business_name, "website": scan.access.final_url}
         key = sha256("\n".join([self._scope, self.name, *question.values()]).encode()).hexdigest()[:32]
         try:
-            async with httpx.AsyncClient(timeout=self._timeout_s, trust_env=False) as client:
+            async with http_client(timeout=self._timeout_s, trust_env=False) as client:
                 response = await client.post(
                     self._url, json=question, headers={**self._headers, "idempotency-key": key}
                 )

@@ -31,6 +31,8 @@ CHECKPOINT_PAGES = 4000
 """Write-ahead log size that starts a checkpoint: 16 MiB, so that its fsync is paid for by thousands of commits."""
 
 
+_COPY_BYTES = 1 << 20
+
 CACHE_KIB = 4 * 1024
 """SQLite's page cache. What the hot path touches fits; the operating system caches the rest of the file."""
 
@@ -120,6 +122,7 @@ def connect(path: Path | None, *, fsync: bool) -> apsw.Connection:
         elif not path.exists():
             os.close(_make_file(path))
         _make_private(path)
+        _write_log_again(path)
         connection = apsw.Connection(str(path))
     try:
         _prepare(connection, fsync=fsync)
@@ -127,6 +130,29 @@ def connect(path: Path | None, *, fsync: bool) -> apsw.Connection:
         connection.close(True)  # not by the garbage collector, some time later
         raise
     return connection
+
+
+def _write_log_again(path: Path) -> None:
+    """Bring to the disk what an earlier process left of its log, whatever became of its syncs.
+
+    When a sync fails the operating system takes the pages for clean: they are in its cache, and neither on the disk nor
+    ever written. SQLite would move them to the database and believe its log to be as new; a power loss would then find
+    an older log, and play it back over a newer database. Written again, the pages are dirty, and a sync means something.
+
+    Raises:
+        apsw.Error: the log cannot be read or written.
+    """
+    log_path = path.with_name(path.name + "-wal")
+    size = log_path.stat().st_size if log_path.exists() else 0
+    if size == 0:
+        return
+    file = apsw.VFSFile("", str(log_path), [apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_READWRITE, 0])
+    try:
+        for offset in range(0, size, _COPY_BYTES):
+            file.xWrite(file.xRead(min(_COPY_BYTES, size - offset), offset), offset)
+        file.xSync(apsw.SQLITE_SYNC_FULL)
+    finally:
+        file.xClose()
 
 
 def _make_private(path: Path) -> None:

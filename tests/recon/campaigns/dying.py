@@ -52,7 +52,7 @@ class Ledger:
 class NotingScanner:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._scanner = TcpScanner(timedelta(seconds=1), timedelta(milliseconds=200))
+        self._scanner = TcpScanner(timedelta(seconds=10), timedelta(milliseconds=200))
 
     async def scan(self, address: str, ports: Sequence[int], *, limit_s: float) -> Found:
         self._ledger.note("scan", address)

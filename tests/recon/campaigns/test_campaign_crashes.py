@@ -38,22 +38,23 @@ def redis_at(*addresses: str) -> Iterator[int]:
 
 def begin(home: Path, targets: list[str], *, die_at: int = 0, refuse: str = "") -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.recon.campaigns.dying", str(home), "campaign", ",".join(targets), "6379"]
-    return subprocess.Popen(
-        command,
-        cwd=REPOSITORY,
-        env={**os.environ, "DIE_AT": str(die_at), "REFUSE": refuse},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    with (home / "errors").open("w") as errors:
+        return subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env={**os.environ, "DIE_AT": str(die_at), "REFUSE": refuse},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
 
 
-def finish(process: subprocess.Popen[str]) -> dict[str, Any] | None:
+def finish(home: Path, process: subprocess.Popen[str]) -> dict[str, Any] | None:
     """What it printed, or None if it was killed."""
     output, _ = process.communicate(timeout=PATIENCE_S)
     if process.returncode == -signal.SIGKILL:
         return None
-    assert process.returncode == 0
+    assert process.returncode == 0, (home / "errors").read_text()[-3000:]
     return json.loads(output)
 
 
@@ -77,7 +78,7 @@ def scanned_after_it_was_kept(ledger: list[str]) -> list[str]:
 def die_at_every_write(home: Path, targets: list[str], *, refuse: str = "") -> tuple[dict[str, Any], int]:
     """Each process gets one write further than the one before, and dies before or after the next; the end, and kills."""
     for kills in range(KILLS_MAX):
-        done = finish(begin(home, targets, die_at=2 if kills % 2 else -3, refuse=refuse))
+        done = finish(home, begin(home, targets, die_at=2 if kills % 2 else -3, refuse=refuse))
         if done is not None:
             return done, kills
     raise AssertionError(f"still not over after {KILLS_MAX} kills")
@@ -128,7 +129,7 @@ def test_a_hundred_targets_and_a_crash_inside_the_second_batch(tmp_path: Path) -
         process.kill()
         process.communicate()
     before = len(lines(tmp_path))
-    done = finish(begin(tmp_path, targets))
+    done = finish(tmp_path, begin(tmp_path, targets))
     assert done is not None
     ledger = lines(tmp_path)
     assert not {line.removeprefix("scan ") for line in ledger[before:] if line.startswith("scan ")} & first_batch

@@ -23,7 +23,7 @@ NMAP = """<nmaprun><host><status state="up"/><address addr="127.0.0.2" addrtype=
 <state state="open"/><service name="telnet" product="Linux telnetd"/></port></ports></host></nmaprun>"""
 VULNERABLE = """
 LET $service = (SELECT VALUE ->RUNS->service FROM ONLY type::thing('port', ['127.0.0.2', 'tcp', 23]))[0];
-UPSERT vuln:⟨CVE-2026-1⟩ SET cve_id = 'CVE-2026-1', cvss = 9.8, severity = 'critical', first_seen = time::now(),
+UPSERT vuln:⟨CVE-2026-1⟩ SET cve_id = 'CVE-2026-1', cvss = 9.8, severity = 'CRITICAL', first_seen = time::now(),
     last_updated = time::now();
 RELATE $service->AFFECTED_BY->vuln:⟨CVE-2026-1⟩ SET confidence = 1, conditional = false, cpe = 'cpe:2.3:a:x',
     first_detected = time::now(), last_confirmed = time::now();

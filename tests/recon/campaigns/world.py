@@ -19,7 +19,7 @@ class Witness:
     """The real TCP scanner, watched: it counts its calls, and can be made to wait or to fail."""
 
     def __init__(self) -> None:
-        self._scanner = TcpScanner(timedelta(seconds=1), timedelta(milliseconds=200))
+        self._scanner = TcpScanner(timedelta(seconds=10), timedelta(milliseconds=200))
         self.calls: Counter[str] = Counter()
         self.running = 0
         self.most = 0
