@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -86,6 +87,15 @@ class Away(msgspec.Struct, frozen=True):
     """Event: the engine does not answer; it is asked again."""
 
     message: str
+
+
+def shown_source(source: str) -> str:
+    """Where a file came from, for people: without user, password and query, which may be keys to it."""
+    if "://" not in source:
+        return source
+    parts = urlsplit(source)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
 
 
 def parse_start(body: bytes) -> ImportRequest:

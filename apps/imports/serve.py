@@ -205,6 +205,11 @@ def run(settings: Settings, serving: ServeSettings, *, is_child: bool = False) -
     """
     if serving.host not in LOOPBACK_NAMES and serving.token is None:
         logger.warning("anybody who reaches %s:%d can start imports; set IMPORTS_TOKEN", serving.host, serving.port)
+    if serving.is_restate and serving.worker_host not in LOOPBACK_NAMES and not serving.identity_keys:
+        where = f"{serving.worker_host}:{serving.worker_port}"
+        logger.warning(
+            "anybody who reaches %s can run steps; set RESTATE_SIGNING_PUBLIC_KEY, or keep it private", where
+        )
 
     def announce(url: str, stop: asyncio.Event) -> None:
         human = f"imports answers on {url}, data in {serving.directory}; Ctrl-C stops it"

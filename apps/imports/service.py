@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from apps.imports.engine import EngineAway, EngineClient
-from apps.imports.messages import Accepted, HistoryPage, Outcome
+from apps.imports.messages import Accepted, HistoryPage, Outcome, shown_source
 from apps.imports.model import HistoryEntry, ImportRequest, Progress, Status, check_import_id, job_id_of
 from apps.imports.store import Store
 
@@ -152,7 +152,7 @@ class Imports:
         if job is None:
             return None
         tables = await self.store.tables(import_id)
-        return Outcome(job, tables, await self.store.rejected(import_id, limit=rejected_max))
+        return Outcome(_shown(job), tables, await self.store.rejected(import_id, limit=rejected_max))
 
     async def history(self, limit: int, cursor: str | None = None) -> HistoryPage:
         """Imports, newest first.
@@ -164,7 +164,7 @@ class Imports:
         """
         offset = await self._offset(cursor) if cursor else 0
         entries = await self.store.history(limit=limit + 1, offset=offset)
-        shown = entries[:limit]
+        shown = [_shown(entry) for entry in entries[:limit]]
         return HistoryPage(shown, shown[-1].import_id if len(entries) > limit else None)
 
     async def _offset(self, cursor: str) -> int:
@@ -185,6 +185,10 @@ class Imports:
         except EngineAway:
             return False
         return True
+
+
+def _shown(job: HistoryEntry) -> HistoryEntry:
+    return msgspec.structs.replace(job, source=shown_source(job.source))
 
 
 def _progress_of(job: HistoryEntry) -> Progress:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -28,7 +28,7 @@ class Database:
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` outside a transaction."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work, self._connection)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, _in_thread, self._connection, work)
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in one transaction: all of it is on disk when this returns, or nothing."""
@@ -40,11 +40,23 @@ class Database:
 
 
 def _connected(path: Path, schema: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    # No statements are shared between cursors: one that an exception keeps alive ends in whatever thread drops it.
+    connection = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=0
+    )
     connection.row_factory = sqlite3.Row
     # FULL: what a step has written must survive a power failure if the journal says that the step is done.
     connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;" + schema)
     return connection
+
+
+def _in_thread(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Run `work`; no cursor leaves this thread, because its end elsewhere would meddle with what runs here."""
+    result = work(connection)
+    if isinstance(result, sqlite3.Cursor):
+        result.close()
+        return cast(T, None)
+    return result
 
 
 def _in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -56,12 +57,12 @@ class Gateway:
 
     async def send(self, service: str, key: str, handler: str, argument: Any) -> str:
         """Start a workflow, or find it started. Returns the invocation's id once the engine has it on disk."""
-        answer = await self._post(f"/{service}/{key}/{handler}/send", argument)
+        answer = await self._post(f"/{service}/{quote(key, safe='')}/{handler}/send", argument)
         return answer["invocationId"]
 
     async def call(self, service: str, key: str, handler: str, argument: Any = None) -> Any:
         """Call a handler of a virtual object and wait for its answer."""
-        return await self._post(f"/{service}/{key}/{handler}", argument)
+        return await self._post(f"/{service}/{quote(key, safe='')}/{handler}", argument)
 
     async def is_over(self, workflow: str, key: str) -> bool:
         """Has the workflow ended, or does the engine know nothing of it (any more)?"""

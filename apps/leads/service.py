@@ -184,19 +184,20 @@ class Service:
     # ---- wallets ---------------------------------------------------------------------------------------------------------
 
     async def wallet(self, caller: Caller, user_id: str) -> WalletView:
-        return await self._jobs.wallets.get(caller.user(user_id))
+        return await self._jobs.wallets.get(_wallet_of(caller, user_id))
 
     async def ledger(self, caller: Caller, user_id: str, count: int) -> LedgerPage:
-        return LedgerPage(ledger=await self._jobs.wallets.ledger(caller.user(user_id), count))
+        return LedgerPage(ledger=await self._jobs.wallets.ledger(_wallet_of(caller, user_id), count))
 
     async def top_up(self, caller: Caller, user_id: str, amount_cents: int, key: str | None, reference: str) -> Receipt:
         _only_shop(caller, "put money in")
         wallets = self._jobs.wallets
-        return await wallets.top_up(caller.user(user_id), amount_cents, key=_required(key), reference=reference)
+        user_id = _wallet_of(caller, user_id)
+        return await wallets.top_up(user_id, amount_cents, key=_required(key), reference=reference)
 
     async def set_tier(self, caller: Caller, user_id: str, tier: str, key: str | None) -> Receipt:
         _only_shop(caller, "set a tier")
-        return await self._jobs.wallets.set_tier(caller.user(user_id), tier, key=_required(key))
+        return await self._jobs.wallets.set_tier(_wallet_of(caller, user_id), tier, key=_required(key))
 
     # ---- the rest --------------------------------------------------------------------------------------------------------
 
@@ -211,6 +212,11 @@ class Service:
 
 def _moved(before: JobView, now: JobView) -> bool:
     return (before.status, before.current_step, before.run) != (now.status, now.current_step, now.run)
+
+
+def _wallet_of(caller: Caller, user_id: str) -> str:
+    """`me` is whoever the key belongs to."""
+    return caller.user(None if user_id == "me" else user_id)
 
 
 def _only_shop(caller: Caller, what: str) -> None:

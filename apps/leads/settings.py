@@ -246,7 +246,7 @@ class Settings(msgspec.Struct, kw_only=True):
             name.removeprefix("LEADS_").lower(): _parsed(value)
             for name, value in environ.items()
             # LEADS_API_... are of `serve.py`: who may use the API, and where it is.
-            if name.startswith("LEADS_") and not name.startswith(("LEADS_ENGINE", "LEADS_API_")) and value
+            if name.startswith("LEADS_") and name != "LEADS_ENGINE" and not name.startswith("LEADS_API_") and value
         }
         values |= changes
         unknown = sorted(set(values) - set(cls.__struct_fields__))

@@ -107,7 +107,7 @@ class _Job:
         try:
             receipt = await self._pay(wallet.charge, "charge", settings.prices.discovery_cents, wallet.refund, "refund")
             async with Saga(self._ctx) as saga:
-                self._undo_by(saga, receipt, wallet.refund, "refund")
+                await self._undo_by(saga, receipt, wallet.refund, "charge", "refund")
                 result = await self._work(
                     "discovery", self._handlers.discover, self._order, DiscoveryResult, settings.discovery_time_max_s
                 )
@@ -123,7 +123,7 @@ class _Job:
         try:
             receipt = await self._pay(wallet.hold, "hold", settings.prices.enrichment_cents, wallet.release, "release")
             async with Saga(self._ctx) as saga:
-                self._undo_by(saga, receipt, wallet.release, "release")
+                await self._undo_by(saga, receipt, wallet.release, "hold", "release")
                 result = await self._enrich_all()
         except TerminalError as error:
             await self._failed(error)
@@ -181,24 +181,23 @@ class _Job:
     async def _pay(self, take: Any, kind: str, list_cents: int, undo: Any, undo_kind: str) -> Receipt | None:
         """Take or set aside the price. None: this job is free. Refused with 402 before any work."""
         if self._order.is_free:
-            await self._note_price("free", None, 0)
             return None
         try:
-            receipt = await self._book(take, kind, amount_cents=list_cents)
+            return await self._book(take, kind, amount_cents=list_cents)
         except TerminalError as error:
             if is_cancellation(error):
                 # Booked or not? The undoing copes with both.
                 await surely(lambda: self._book(undo, undo_kind, of=kind))
             raise
-        await self._note_price(kind, receipt, receipt.price_cents)
-        return receipt
 
-    def _undo_by(self, saga: Saga, receipt: Receipt | None, undo: Any, kind: str) -> None:
+    async def _undo_by(self, saga: Saga, receipt: Receipt | None, undo: Any, kind: str, undo_kind: str) -> None:
+        """From here on a failure gives the money back."""
         if receipt is None:
+            await self._note_price("free", None, 0)
             return
-        of = {"refund": "charge", "release": "hold"}[kind]
-        saga.compensate_by(kind, lambda: self._book(undo, kind, of=of))
-        saga.compensate(f"note-{kind}", self._store.set_price, self._order.job_id, 0)
+        saga.compensate_by(undo_kind, lambda: self._book(undo, undo_kind, of=kind))
+        saga.compensate(f"note-{undo_kind}", self._store.set_price, self._order.job_id, 0)
+        await self._note_price(kind, receipt, receipt.price_cents)
 
     def _book(self, handler: Any, kind: str, *, amount_cents: int = 0, of: str = "") -> Any:
         """One booking of this run, as a call: its key is made of the run's id and the kind."""

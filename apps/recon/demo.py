@@ -29,6 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from apps.recon.demo_campaign import campaign_over, listening, open_ports, start_campaign
 from apps.recon.demo_child import Child
 from apps.recon.demo_scans import DemoFailed, Item, Scanner, real_items, workload
 from apps.recon.demo_verify import Report, verify
@@ -41,6 +42,17 @@ _POLL_S = 0.1
 _STALLED_S = 30
 # What a demo leaves behind: the databases, their lock files and journals, the log.
 _OURS = (ENGINE_FILE, STORE_DIRECTORY, "serve.log")
+
+
+SETTINGS = {
+    # One scanner sends everything, and as fast as it can.
+    "RECON_INGEST_PER_MINUTE": "100000",
+    "RECON_ADDRESS_PER_MINUTE": "100000",
+    "RECON_READ_PER_MINUTE": "100000",
+    # `make demo-recon` shows enrichment; here it would only take time.
+    "RECON_ENRICH": "false",
+    "RECON_LOG_LEVEL": "warning",
+}
 
 
 @dataclass(slots=True)
@@ -114,7 +126,7 @@ async def run_jobs(items: list[Item], directory: Path, screen: Screen) -> tuple[
     """
     began_s = time.monotonic()
     scanner = Scanner(items)
-    child = await Child.start(directory)
+    child = await Child.start(directory, settings=SETTINGS)
     submitting = asyncio.create_task(scanner.run())
     try:
         with screen.progress(len(items)) as show:
@@ -127,7 +139,7 @@ async def run_jobs(items: list[Item], directory: Path, screen: Screen) -> tuple[
             await child.kill()
             screen.say(label="kill -9", text=f" of process {child.pid}: {done} jobs done, {unfinished} in the middle")
             restarted_at_s = time.time()
-            child = await Child.start(directory)
+            child = await Child.start(directory, settings=SETTINGS)
             screen.say(f"started again as process {child.pid}, on the same files")
             scanner.up(child.url)
             await _watch(
@@ -173,6 +185,27 @@ async def _count_final(http: httpx.AsyncClient) -> int:
         answer = await http.get("/v1/jobs", params={"state": state, "limit": 1})
         total += answer.raise_for_status().json()["total"]
     return total
+
+
+async def run_campaign(directory: Path) -> str:
+    """A small campaign on the same files: does it find what listens on this machine? Returns a line that says so.
+
+    Raises:
+        DemoFailed: it found something else, or did not end.
+    """
+    addresses = [f"127.44.0.{number}" for number in (2, 5, 11)]
+    child = await Child.start(directory, settings=SETTINGS)
+    try:
+        async with listening(addresses) as listeners, httpx.AsyncClient(base_url=child.url, timeout=30) as http:
+            await start_campaign(http, "demo", ["127.44.0.0/28"], listeners.port)
+            status = await campaign_over(http, "demo")
+            found = await open_ports(http, "demo")
+        await child.stop()
+    finally:
+        child.discard()
+    if status["status"] != "complete" or found != {address: [listeners.port] for address in addresses}:
+        raise DemoFailed(f"the campaign ended with {status} and found {found}; {', '.join(addresses)} were listening")
+    return f"{status['scanned']} addresses of this machine scanned, {len(found)} listeners found, as many as there were"
 
 
 def show_result(screen: Screen, items: list[Item], outcome: Outcome, scanner: Scanner, report: Report) -> None:
@@ -236,13 +269,13 @@ def _say_next(screen: Screen, directory: Path) -> None:
         f"files  {engine} (the engine's journal, SQLite)",
         f"       {store}/ (jobs, hosts, ports, edges: SurrealDB)",
         "next   look at a workflow's journal (the second and third command in another terminal):",
-        f"         RECON_STORE={store} {python} -m holdfast.cli serve apps.recon.app:app --db {engine}",
+        f"         RECON_DIR={directory} {python} -m holdfast.cli serve apps.recon.app:app --db {engine}",
         f"         {python} -m holdfast.cli invocations list --limit 5",
         f"         {python} -m holdfast.cli invocations show ID",
         "       or go on with these files and send a scan of your own:",
-        f"         {python} -m apps.recon.serve --dir {directory}",
-        f"         {python} -m apps.recon.sign {example} | curl http://127.0.0.1:3000/v1/mesh/ingest -d @-",
-        "         curl 'http://127.0.0.1:3000/v1/jobs?limit=3'",
+        f"         {python} -m apps.recon serve --dir {directory}",
+        f"         {python} -m apps.recon keygen; {python} -m apps.recon submit {example} --wait",
+        "         http://127.0.0.1:3000 in a browser",
         "       or read the workflow: apps/recon/workflow.py",
     ):
         screen.say(line)
@@ -279,6 +312,8 @@ async def _demo(arguments: argparse.Namespace, screen: Screen) -> bool:
     show_result(screen, items, outcome, scanner, report)
     if arguments.json:
         print(json.dumps({"ok": not report.problems, **asdict(outcome), **asdict(report)}, default=str))
+    if not report.problems:
+        screen.say(label="campaign", text=f": {await run_campaign(arguments.keep_dir)}", style="bold")
     if report.problems:
         screen.say(f": {len(report.problems)} of the promises above do not hold; the files are kept", label="FAILED")
     else:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
+from collections.abc import Mapping
 from pathlib import Path
 
 from apps.recon.demo_scans import DemoFailed
 
-_START_S = 30
+_START_S = 60
+"""Two seconds on an idle machine."""
 _STOP_S = 30
 
 
@@ -27,9 +30,13 @@ class Child:
         return self._process.pid
 
     @classmethod
-    async def start(cls, directory: Path, *, module: str = "apps.recon.serve") -> Child:
+    async def start(
+        cls, directory: Path, *, module: str = "apps.recon.serve", settings: Mapping[str, str] | None = None
+    ) -> Child:
         """Start the service (`module`, run as a program) on `directory` and wait until it answers.
 
+        Args:
+            settings: Environment variables besides those of this process.
         Raises:
             DemoFailed: it ended, or said nothing for half a minute.
         """
@@ -38,7 +45,12 @@ class Child:
         with log.open("ab") as stderr:
             # A session of its own: Ctrl-C in the terminal reaches this process only, which then cleans up.
             process = await create_subprocess_exec(
-                *command, stdin=PIPE, stdout=PIPE, stderr=stderr, start_new_session=True
+                *command,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=stderr,
+                start_new_session=True,
+                env={**os.environ, **(settings or {})},
             )
         assert process.stdout is not None
         try:

@@ -74,9 +74,9 @@ async def verify(directory: Path, accepted: dict[str, Item], *, restarted_at_s: 
         ledger = await store.ledger()
         # Every invocation has ended, so this engine has nothing to run; it only reads the file.
         async with Engine(create_app(store), db=directory / ENGINE_FILE) as engine:
-            invocations = await _ended_invocations(engine)
+            invocations = await ended_invocations(engine)
             _check_invocations(report, invocations, jobs)
-            recorded = [step for each in invocations for step in _recorded_steps(engine, each)]
+            recorded = [step for each in invocations for step in recorded_steps(engine, each)]
     check_steps(report, recorded, ledger)
     return report
 
@@ -130,7 +130,7 @@ async def _check_graph(report: Report, store: Store, accepted: dict[str, Item]) 
         report.problems.append(f"{rows['scan_batch']} staged batches were left behind")
 
 
-async def _ended_invocations(engine: Engine) -> list[InvocationInfo]:
+async def ended_invocations(engine: Engine) -> list[InvocationInfo]:
     """Every ingest invocation. Lets one that was stopped between its last step and its output end first."""
     with suppress(TimeoutError):  # what has not ended then is reported as a problem
         async with asyncio.timeout(_ENDING_S):
@@ -162,7 +162,7 @@ def _check_invocations(report: Report, invocations: list[InvocationInfo], jobs: 
             report.problems.append(f"workflow {each.id} ended with {each.completion_result}, its job with {expected}")
 
 
-def _recorded_steps(engine: Engine, invocation: InvocationInfo) -> list[RecordedStep]:
+def recorded_steps(engine: Engine, invocation: InvocationInfo) -> list[RecordedStep]:
     """The steps whose result is in the journal, by way of the command that names them."""
     entries = engine.journal(invocation.id)
     names = {entry.completion_id: entry.name for entry in entries if entry.entry_type == "Command: Run"}

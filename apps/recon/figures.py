@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx
 from nacl.signing import SigningKey
 
+from apps.recon.demo_campaign import until
 from apps.recon.demo_child import Child
 from apps.recon.demo_scans import DemoFailed
 from apps.recon.demo_tally import count
@@ -91,9 +92,12 @@ async def many_submissions(directory: Path, jobs: int) -> str:
             began_s = time.perf_counter()
             accepted = set(await asyncio.gather(*map(submit, bodies)))
             answered_s = time.perf_counter() - began_s
-            async with asyncio.timeout(_PATIENCE_S):
-                while (await http.get("/v1/jobs", params={"state": "completed", "limit": 1})).json()["total"] < jobs:
-                    await asyncio.sleep(0.1)  # between two looks
+
+            async def all_completed() -> bool:
+                page = await http.get("/v1/jobs", params={"state": "completed", "limit": 1})
+                return page.json()["total"] >= jobs
+
+            await until(all_completed, "not all jobs were completed", patience_s=_PATIENCE_S)
             took_s = time.perf_counter() - began_s
         await child.stop()
     finally:
@@ -117,10 +121,11 @@ async def many_submissions(directory: Path, jobs: int) -> str:
 
 
 async def until_final(http: httpx.AsyncClient, job_id: str) -> dict[str, object]:
-    async with asyncio.timeout(_PATIENCE_S):
-        while (job := (await http.get(f"/v1/jobs/{job_id}")).json())["state"] not in ("completed", "failed"):
-            await asyncio.sleep(0.02)  # between two looks
-    return job
+    async def look() -> dict[str, object] | None:
+        job = (await http.get(f"/v1/jobs/{job_id}")).json()
+        return job if job["state"] in ("completed", "failed") else None
+
+    return await until(look, "the job was not finished", patience_s=_PATIENCE_S)
 
 
 def compact(hosts: int) -> str:
@@ -156,7 +161,7 @@ def main() -> int:
     os.environ.update(_LIMITS_AWAY, RECON_ENRICH="false", RECON_LOG_LEVEL="warning")
     try:
         asyncio.run(_measure(sys.argv[1:] or ["100", "10000", "100000", "submissions"]))
-    except (DemoFailed, httpx.HTTPError, ValueError, TimeoutError) as error:
+    except (DemoFailed, httpx.HTTPError, ValueError) as error:
         sys.stderr.write(f"error: {error!r}\n")
         return 1
     return 0

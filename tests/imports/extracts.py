@@ -92,7 +92,7 @@ def serving(folder: Path) -> Iterator[Gate]:
             self._answer(is_head=False)
 
         def _answer(self, *, is_head: bool) -> None:
-            name = self.path.rsplit("/", 1)[-1]
+            name = self.path.partition("?")[0].rsplit("/", 1)[-1]
             gate.asked.append(name)
             if name in gate.held:
                 gate.held[name].wait(60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import openapi_spec_validator
 import pytest
 
 from apps.imports.access import Guard
+from apps.imports.engine import EngineClient, RemoteEngine
 from apps.imports.model import job_id_of
 from tests.imports.extracts import full_extract
 from tests.imports.running import EITHER_ENGINE, Running, events, on_engine
+from tests.support.restate_server import RunningRestate
 
-MANY = 400
+MANY = 150
 """Enterprises of an import that takes long enough to be met in the middle: with one row per batch."""
 
 
@@ -158,6 +161,17 @@ def test_history_is_newest_first_and_comes_in_pages(imports: Running) -> None:
     assert begun == sorted(begun, reverse=True)
 
 
+def test_keys_in_an_address_are_not_shown(imports: Running) -> None:
+    extract = full_extract(imports.folder, imports.next_number())
+    address = f"{imports.gate.url}/{extract.name}"
+    imports.start(f"{address.replace('//', '//user:s3cret@')}?signature=s3cret", "signed-address")
+    assert imports.until("signed-address", "completed", "failed")["error"] is None
+    [entry] = [each for each in imports.http.get("/api/imports").json()["imports"] if each["source"] == address]
+    assert entry["import_id"] == "signed-address"
+    for path in ("/api/imports", "/api/imports/signed-address", "/imports/signed-address"):
+        assert "s3cret" not in imports.http.get(path).text
+
+
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "limit=-1", "cursor=never"])
 def test_a_page_that_cannot_be_is_refused(imports: Running, query: str) -> None:
     answer = imports.http.get(f"/api/imports?{query}")
@@ -248,6 +262,13 @@ def test_cancel_stops_the_engine_and_leaves_what_was_there(engine: str, tmp_path
         assert rows == [("before", "completed"), ("stopped", "cancelled"), ("again", "completed")]
 
 
+async def invocation_id_of(import_id: str, server: RunningRestate) -> str:
+    """As cancel finds it before the handler has run for the first time."""
+    async with EngineClient.remote(RemoteEngine(server.ingress_url, server.admin_url)) as client:
+        assert await client.is_known(import_id)
+        return await client.invocation_id(import_id)
+
+
 @pytest.mark.restate_server
 def test_an_import_that_was_started_at_the_ingress_is_shown_and_cancelled_like_any_other(tmp_path: Path) -> None:
     with on_engine("restate", tmp_path) as imports:
@@ -256,7 +277,8 @@ def test_an_import_that_was_started_at_the_ingress_is_shown_and_cancelled_like_a
         ingress = f"{imports.server.ingress_url}/KboImport/by-hand/run/send"
         first, second = (httpx.post(ingress, json=imports.gate.hold(extract)).json() for _ in range(2))
         assert (first["status"], second["status"]) == ("Accepted", "PreviouslyAccepted")
-        assert first["invocationId"] == second["invocationId"]
+        assert first["invocationId"] == second["invocationId"] == imports.progress("by-hand")["invocation_id"]
+        assert asyncio.run(invocation_id_of("by-hand", imports.server)) == first["invocationId"]
         assert imports.http.post("/api/imports/by-hand/cancel").status_code == 202
         imports.gate.release(extract)
         assert imports.until("by-hand", "cancelled", "completed", "failed")["status"] == "cancelled"

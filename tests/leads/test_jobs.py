@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from apps.leads.gateway import Gateway
 from apps.leads.jobs import Jobs, LeadsError
-from apps.leads.model import DiscoveryRequest, JobKind, JobOrder, JobStatus
+from apps.leads.model import Business, DiscoveryRequest, EnrichmentRequest, JobKind, JobOrder, JobStatus
 from apps.leads.store import Store
 from tests.leads.conftest import OpenLeads
 from tests.leads.local_web import LocalWeb
@@ -59,6 +60,50 @@ async def test_what_the_wallet_refuses_fails_with_the_amounts_and_without_any_wo
     assert [step.name for step in await world.jobs.steps(job.job_id)] == ["mark-running", "mark-failed"]
     assert (await world.wallets.get(order.user_id)).booking_count == 0
     assert web.requests == []
+
+
+MOMENTS = {
+    JobKind.DISCOVERY: [
+        "mark-running",
+        "charge",
+        "search",
+        "list-websites",
+        "scan-websites-1",
+        "score",
+        "mark-completed",
+    ],
+    JobKind.ENRICHMENT: ["mark-running", "hold", "prepare", "scan-website", "deep-audit", "lead-score", "capture"],
+}
+
+
+@pytest.mark.parametrize("kind", MOMENTS)
+async def test_a_cancellation_at_any_moment_leaves_the_money_right(
+    open_leads: OpenLeads, web: LocalWeb, kind: JobKind
+) -> None:
+    web.sites(lambda _: "<!doctype html><title>A bakery</title>")
+    world = await open_leads(web)
+    await world.rich(10_000)
+    paid = 0
+    for moment in MOMENTS[kind]:
+        if kind is JobKind.DISCOVERY:
+            job = await world.jobs.start_discovery(
+                DiscoveryRequest(user_id=world.user, niche="bakery", location="Arlon")
+            )
+        else:
+            business = Business(place_id="p", name="Bread", website="http://bread.example")
+            job = await world.jobs.start_enrichment(EnrichmentRequest(user_id=world.user, businesses=[business]))
+        await until(partial(has_begun, world, job.job_id, moment))
+        await world.jobs.cancel(job.job_id)
+        job = await world.over(job)
+        assert job.status in (JobStatus.CANCELLED, JobStatus.COMPLETED)
+        assert job.error is None or job.error.message == "cancelled"
+        if job.status is JobStatus.COMPLETED:  # it was too late
+            paid += 100 if kind is JobKind.DISCOVERY else 500
+        assert await world.balance() == (10_000 - paid, 0)
+
+
+async def has_begun(world: World, job_id: str, step: str) -> bool:
+    return any(each.name == step for each in await world.store.steps(job_id))
 
 
 async def test_a_killed_job_has_failed_its_money_is_given_back_and_it_can_be_resumed(

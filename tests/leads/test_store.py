@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,3 +126,18 @@ async def test_jobs_are_listed_newest_first_by_what_is_asked(store: Store) -> No
     assert [each.job_id for each in await store.jobs()] == ["j2", "j1", "j0"]
     assert [each.job_id for each in await store.jobs(statuses=[JobStatus.PENDING], limit=1)] == ["j2"]
     assert await store.jobs(user_id="nobody") == []
+
+
+async def test_many_writers_of_one_process_are_served_one_after_the_other(store: Store) -> None:
+    await job(store)
+
+    def event(number: int) -> CostEvent:
+        return CostEvent(step=f"s{number}", type="t", provider="p", quantity=1, unit="u", cost_usd=0.01)
+
+    # Each statement many times over: a cursor that ended in another thread broke the next use of its statement.
+    for _ in range(5):
+        costs = [store.add_costs("j", [event(number)]) for number in range(100)]
+        logs = [store.log("j", "info", "s", str(number)) for number in range(100)]
+        await asyncio.gather(*costs, *logs)
+    assert (await store.cost("j")).total_usd == 1.0
+    assert len(await store.logs("j")) == 500

@@ -78,3 +78,12 @@ async def test_a_wallet_says_what_a_tier_and_a_hold_change(open_leads: OpenLeads
     assert wallet.holds == {"h": 400}
     with pytest.raises(LeadsError, match="tier: one of free, starter, pro, not 'gold'"):
         await world.wallets.set_tier(world.user, "gold", key="2")
+
+
+@pytest.mark.parametrize("name", ["Ada Lovelace", "a?b#c%2F", "Жито"])
+async def test_a_user_may_be_called_anything(open_leads: OpenLeads, name: str) -> None:
+    world = await open_leads()
+    user = f"{name} {world.user}"
+    await world.wallets.top_up(user, 500, key="p")
+    wallet = await world.wallets.get(user)
+    assert (wallet.user_id, wallet.balance_cents) == (user, 500)

@@ -78,3 +78,15 @@ async def test_a_second_cancel_does_not_stop_the_compensation(side: Side, key: s
     world.gates[key] = True
     assert (await side.attach("Booking", key)).status_code == 422
     assert [one for one in world.effects[key] if "begins" not in one] == UNDONE
+
+
+async def test_a_second_cancel_does_not_stop_a_compensation_that_is_a_call(side: Side, key: str) -> None:
+    # The cancellation goes on to the call that is being waited for: it is made again.
+    invocation_id = await side.send(f"/Booking/{key}/book", {"ship": "refused", "release": "gated"})
+    await until(lambda: "release begins" in world.effects[key])
+    await side.cancel(invocation_id)
+    world.gates[key] = True
+    answer = await side.attach("Booking", key)
+    assert answer.status_code == 422
+    assert "could not be undone" not in answer.text
+    assert world.effects[key][-1] == "release"

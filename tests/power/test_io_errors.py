@@ -109,7 +109,7 @@ def test_power_fails_while_a_restart_brings_to_disk_what_a_failed_sync_left_in_t
     with disk.installed(Random(0)):
         connection = connect(path, fsync=True)
         for name in ("one", "two"):
-            connection.execute("INSERT INTO meta VALUES (?, hex(randomblob(9000)))", (name,))
+            connection.execute("INSERT INTO meta VALUES (?, hex(randomblob(40000)))", (name,))
         fail_syncs(disk)
         with pytest.raises(apsw.IOError):
             connection.execute("UPDATE meta SET value = 'three' WHERE name = 'two'")

@@ -363,8 +363,9 @@ async def test_what_cannot_be_started_says_why(tmp_path: Path, body: dict[str, A
 def test_a_missing_or_wrong_file_is_refused_at_start_with_its_setting(tmp_path: Path, setting: str, variable: str):
     wrong: Any = {"geoip_asn_path": CITY_FILE, "geoip_city_path": ASN_FILE, "kev_path": ASN_FILE}
     for path, reason in ((tmp_path / "missing", "No such file"), (wrong[setting], "is "), (FULLSCAN, "is not ")):
+        given: dict[str, Any] = {setting: path}
         with pytest.raises(InvalidSetting, match=f"^{variable}: .*{reason}"):
-            enrichment_services(Store(tmp_path / "surreal"), Settings(**{setting: path}))
+            enrichment_services(Store(tmp_path / "surreal"), Settings(**given))
 
 
 async def test_cancel_stops_between_batches(start: Any, mirror: Mirror):

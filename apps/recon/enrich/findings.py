@@ -94,7 +94,7 @@ DELETE $stale RETURN NONE;
 INSERT RELATION INTO AFFECTED_BY (
     SELECT type::thing('AFFECTED_BY', [fingerprint, cve_id]) AS id, type::thing('service', fingerprint) AS in,
         type::thing('vuln', cve_id) AS out, confidence, conditional, cpe, $at AS first_detected, $at AS last_confirmed
-    FROM $rows
+    FROM $rows WHERE record::exists(type::thing('vuln', cve_id))
 ) ON DUPLICATE KEY UPDATE confidence = $input.confidence, conditional = $input.conditional, cpe = $input.cpe,
     last_confirmed = $at RETURN NONE;
 COMMIT;
@@ -107,6 +107,14 @@ UPDATE (SELECT VALUE id FROM $vulns WHERE kev_flag = false) SET kev_flag = true 
 UPSERT catalogue:kev SET version = $version RETURN NONE;
 COMMIT;
 """
+
+
+async def identity(store: Store) -> str:
+    """Which database this is: made at the first call, the same ever after."""
+    (version,) = await store.write(
+        "UPSERT ONLY catalogue:store SET version = version ?? <string>rand::uuid::v4() RETURN VALUE version"
+    )
+    return version
 
 
 async def identify_services(store: Store, addresses: Sequence[str]) -> tuple[int, list[str]]:

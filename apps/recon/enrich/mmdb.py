@@ -54,7 +54,7 @@ class Database:
         meta = self._reader.metadata()
         if kind not in meta.database_type:
             self._reader.close()
-            raise DatabaseRefused(f"{setting}: {path} is a {meta.database_type} database; a {kind} database is needed")
+            raise DatabaseRefused(f"{setting}: {path} is a {meta.database_type} database; it must be {kind}")
         self.version = f"{meta.database_type}@{meta.build_epoch}"
         """Changes with each release: what was looked up in another one is looked up again."""
         self._has_ipv6 = meta.ip_version == 6

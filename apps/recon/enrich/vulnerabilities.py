@@ -19,6 +19,9 @@ from apps.recon.settings import Settings
 from apps.recon.store import Store
 from holdfast.patterns import Cache, RateLimiter, fan_out
 
+_APART = " in "
+"""Between a CPE name and the database in the key of a cached answer."""
+
 QUESTIONS_AT_ONCE = 4
 """Per batch; the rate limit decides how fast they really go."""
 
@@ -29,6 +32,8 @@ class Identified(msgspec.Struct):
     services: int
     names: list[str]
     """CPE names that can be asked about."""
+    database: str
+    """Whose records the cached answers speak of: another one has its own."""
 
 
 class Matched(msgspec.Struct):
@@ -66,7 +71,8 @@ class Nvd:
             max_retry_interval=timedelta(minutes=2),
         )
 
-    async def _ask(self, ctx: ObjectContext, name: str) -> Any:
+    async def _ask(self, ctx: ObjectContext, key: str) -> Any:
+        name = key.rpartition(_APART)[0]
         asked_at_ms = int(await ctx.time() * 1000)
         matches: dict[str, int] = {}
         start_index: int | None = 0
@@ -103,15 +109,22 @@ def vuln_service(store: Store, sources: Sources, nvd: Nvd) -> tuple[Service, Any
         if (missing := sources.missing("vuln")) is not None:
             return LookupResult(Totals(skipped=missing), counts)
         begun_at_ms = int(await ctx.time() * 1000)
+        keys = [f"{name}{_APART}{identified.database}" for name in identified.names]
         if request.force_refresh:
-            await _forget(ctx, nvd.answers, identified.names, before_ms=request.started_at_ms or begun_at_ms)
+            await _forget(ctx, nvd.answers, keys, before_ms=request.started_at_ms or begun_at_ms)
         outcomes = await fan_out(
-            identified.names,
-            lambda name: ctx.object_call(nvd.answers.get, key=name, arg=None),
+            keys,
+            lambda key: ctx.object_call(nvd.answers.get, key=key, arg=None),
             concurrency=QUESTIONS_AT_ONCE,
         )
-        answers = {each.item: msgspec.convert(each.value, Answer) for each in outcomes if each.status == "succeeded"}
-        failures = [Failure(each.item, each.error) for each in outcomes if each.status == "failed"]
+        answered = zip(identified.names, outcomes, strict=True)
+        answers: dict[str, Answer] = {}
+        failures: list[Failure] = []
+        for name, outcome in answered:
+            if outcome.status == "succeeded":
+                answers[name] = msgspec.convert(outcome.value, Answer)
+            else:
+                failures.append(Failure(name, outcome.error))
         matches = {name: each.matches for name, each in answers.items()}
         unanswered = [each.subject for each in failures]
         related = await ctx.run_typed(
@@ -122,16 +135,17 @@ def vuln_service(store: Store, sources: Sources, nvd: Nvd) -> tuple[Service, Any
     return service, run
 
 
-async def _forget(ctx: Context, answers: Cache, names: list[str], *, before_ms: int) -> None:
+async def _forget(ctx: Context, answers: Cache, keys: list[str], *, before_ms: int) -> None:
     """Drop answers from before; what another batch of the same run has asked for since is fresh enough."""
-    for name in names:
-        entry = await ctx.object_call(answers.peek, key=name, arg=None)
+    for key in keys:
+        entry = await ctx.object_call(answers.peek, key=key, arg=None)
         if entry is not None and entry["computed_at_ms"] < before_ms:
-            await ctx.object_call(answers.invalidate, key=name, arg=None)
+            await ctx.object_call(answers.invalidate, key=key, arg=None)
 
 
 async def _identify(store: Store, addresses: list[str]) -> Identified:
-    return Identified(*await findings.identify_services(store, addresses))
+    services, names = await findings.identify_services(store, addresses)
+    return Identified(services, names, await findings.identity(store))
 
 
 async def _relate(

@@ -49,7 +49,7 @@ class _Routes:
         try:
             return answer(await self._context.client.object_call(self._threats.get, key=threat_id, arg=entries))
         except (restate.HttpError, httpx.TransportError) as error:
-            raise _refusal(error) from error
+            raise _refusal(error, f"there is no threat {threat_id}") from error
 
     async def get_contributor(self, request: Request) -> Response:
         self._context.limit(request)
@@ -57,11 +57,12 @@ class _Routes:
         try:
             return answer(await self._context.client.object_call(self._contributors.get, key=key, arg=None))
         except (restate.HttpError, httpx.TransportError) as error:
-            raise _refusal(error) from error
+            raise _refusal(error, f"{request.path_params['key']} is no public key") from error
 
 
-def _refusal(error: Exception) -> ApiError:
-    if isinstance(error, restate.HttpError) and error.status_code in (400, 404):
-        codes = {400: "invalid_request", 404: "not_found"}
-        return ApiError(error.status_code, codes[error.status_code], error.message)
+def _refusal(error: Exception, reason: str) -> ApiError:
+    """What the caller is told; `reason` is for a request that the object refused."""
+    codes = {400: "invalid_request", 404: "not_found"}
+    if isinstance(error, restate.HttpError) and error.status_code in codes:
+        return ApiError(error.status_code, codes[error.status_code], reason)
     return ApiError(503, "unavailable", "the engine did not answer")

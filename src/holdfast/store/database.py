@@ -31,7 +31,8 @@ CHECKPOINT_PAGES = 4000
 """Write-ahead log size that starts a checkpoint: 16 MiB, so that its fsync is paid for by thousands of commits."""
 
 
-_COPY_BYTES = 1 << 20
+_COPY_BYTES = 1 << 16
+"""SQLite's own VFS writes at most 128 KiB - 1 at a time, and takes a multiple of 128 KiB for nothing: `disk is full`."""
 
 CACHE_KIB = 4 * 1024
 """SQLite's page cache. What the hot path touches fits; the operating system caches the rest of the file."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from restate import TerminalError
+from restate.exceptions import RetryableError
 
-from apps.recon.campaigns.approval import Approval, decision_of, outcome
+from apps.recon.campaigns.approval import Approval, decision_of, notify_webhook, outcome
 from holdfast.patterns import Decision
 from tests.recon.campaigns.conftest import SETTINGS, Side, StartSide, until
 from tests.recon.campaigns.world import names
@@ -143,3 +148,53 @@ def test_what_a_decision_makes_of_an_approval_and_back(case: str) -> None:
 def test_a_pending_approval_has_no_decision() -> None:
     now = datetime.now(UTC)
     assert decision_of(Approval("a", "pending", "may I?", "sign_1", now, now)) is None
+
+
+async def test_a_restart_does_not_ask_again(start_side: StartSide, key: str) -> None:
+    async with start_side(CAREFUL) as side:
+        await asked(side, key)
+        if not side.is_embedded:
+            pytest.skip("the server goes on while we restart: its own tests restart it")
+    async with start_side(CAREFUL) as side:
+        await side.post(f"/v1/approvals/{key}", {"approved": True, "by": "Ada"})
+        assert (await side.final(key))["approval"] == "approved"
+        assert set(side.witness.calls) == {OPEN, SENSITIVE}
+        assert side.mailbox.notices == []
+
+
+@asynccontextmanager
+async def receiver(status: int) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A web hook that answers every request with that status; its URL and what it got."""
+    requests: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        requests.append(head.lower() + await reader.readexactly(length))
+        writer.write(b"HTTP/1.1 %d x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % status)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/ask", requests
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def test_a_web_hook_gets_the_question_with_a_key_that_tells_repetitions() -> None:
+    now = datetime.now(UTC)
+    question = Approval("c-1", "pending", "may I?", "sign_1abc", now, now)
+    async with receiver(200) as (url, requests):
+        for _ in range(2):
+            await notify_webhook(url)(question)
+    keys = {request.partition(b"idempotency-key: ")[2].partition(b"\r\n")[0] for request in requests}
+    assert len(requests) == 2
+    assert len(keys) == 1
+    assert b'"awakeable_id":"sign_1abc"' in requests[0]
+    async with receiver(503) as (url, _):
+        with pytest.raises(RetryableError, match="503"):
+            await notify_webhook(url)(question)
+    async with receiver(404) as (url, _):
+        with pytest.raises(TerminalError, match="404"):
+            await notify_webhook(url)(question)

@@ -1,0 +1,108 @@
+"""imports that kills itself: run by test_crashes.py, again and again on the same files, until it lives.
+
+    python -m tests.imports.dying FOLDER ENGINE PORT ZIP STEP:WHERE ...
+
+For each STEP (a batch, `download`, `prepare` or `finalize`) it dies once: WHERE is `inside`, in the middle of the
+database's transaction, or `after`, when that is committed and the engine has not heard of it. ENGINE is `embedded`, or
+`restate`: then the services are served on PORT for a server that somebody else runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from apps.imports import finalize, jobs
+from apps.imports.app import create_app
+from apps.imports.model import SERVICE, ImportRequest
+from apps.imports.settings import Settings
+from apps.imports.store import Store
+from apps.imports.worker import Worker
+from holdfast import Engine
+from holdfast.endpoint import serve_endpoint
+
+
+class Deaths:
+    """Which are still to come. A file remembers the others."""
+
+    def __init__(self, folder: Path, planned: list[str]) -> None:
+        self._folder = folder
+        self._planned = set(planned)
+
+    def here(self, step: str, where: str) -> None:
+        """Die, if this is one of the places, for the first time."""
+        marker = self._folder / f"died-{step}-{where}"
+        if f"{step}:{where}" in self._planned and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dying(function: Callable[..., Any], name: Callable[..., str], deaths: Deaths) -> Callable[..., Any]:
+    """A transaction's last step: what it did is not committed when it dies."""
+
+    def replaced(*args: Any) -> Any:
+        result = function(*args)
+        deaths.here(name(*args), "inside")
+        return result
+
+    return replaced
+
+
+def dying_after(
+    step: Callable[..., Awaitable[Any]], name: Callable[..., str], deaths: Deaths
+) -> Callable[..., Awaitable[Any]]:
+    """A workflow's step: done, and not yet recorded by the engine."""
+
+    async def replaced(*args: Any) -> Any:
+        result = await step(*args)
+        deaths.here(name(*args), "after")
+        return result
+
+    return replaced
+
+
+def arm(deaths: Deaths) -> None:
+    jobs.apply_batch = dying(jobs.apply_batch, lambda _con, batch, *_: batch.name, deaths)
+    jobs.switch = dying(finalize.switch, lambda *_: "finalize", deaths)
+    jobs.plan = dying(jobs.plan, lambda *_: "prepare", deaths)
+    Worker.batch = dying_after(
+        Worker.batch,
+        lambda _self, _request, _sha, _plan, table, operation, number: f"{table}-{operation}-{number}",
+        deaths,
+    )
+    for step in ("download", "prepare", "finalize"):
+        setattr(Worker, step, dying_after(getattr(Worker, step), lambda *_, step=step: step, deaths))
+
+
+async def main(folder: Path, engine_name: str, port: int, source: str, planned: list[str]) -> None:
+    arm(Deaths(folder, planned))
+    settings = Settings.load(
+        environ={}, database=str(folder / "kbo.duckdb"), files=folder / "files", batch_rows=1000, delete_batch_rows=5
+    )
+    async with Store(settings) as store:
+        app = create_app(store, settings)
+        if engine_name == "restate":
+            async with serve_endpoint(app, port=port):
+                sys.stdout.write("ready\n")
+                sys.stdout.flush()
+                await asyncio.to_thread(sys.stdin.read)
+            return
+        async with Engine(app, db=folder / "engine.db") as engine:
+            request = msgspec.json.encode(ImportRequest(source=source))
+            headers = {"Content-Type": "application/json"}
+            key = Path(source).stem
+            await engine.client.generic_send(SERVICE, "run", request, key=key, headers=headers)
+            while not (job := await store.job(key)) or not job.status.is_final:
+                await asyncio.sleep(0.02)  # between two looks
+            sys.stdout.write(f"{job.status} {job.error or ''}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5:]))
