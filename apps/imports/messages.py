@@ -93,7 +93,10 @@ def shown_source(source: str) -> str:
     """Where a file came from, for people: without user, password and query, which may be keys to it."""
     if "://" not in source:
         return source
-    parts = urlsplit(source)
+    try:
+        parts = urlsplit(source)
+    except ValueError:  # no address at all
+        return source.partition("://")[0] + "://…"
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
 

@@ -172,6 +172,12 @@ def test_keys_in_an_address_are_not_shown(imports: Running) -> None:
         assert "s3cret" not in imports.http.get(path).text
 
 
+def test_what_is_no_address_fails_and_can_be_listed(imports: Running) -> None:
+    imports.start("http://[oops/x.zip?key=s3cret", "no-address")
+    assert imports.until("no-address", "completed", "failed")["status"] == "failed"
+    assert imports.http.get("/api/imports/no-address").json()["job"]["source"] == "http://…"
+
+
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "limit=-1", "cursor=never"])
 def test_a_page_that_cannot_be_is_refused(imports: Running, query: str) -> None:
     answer = imports.http.get(f"/api/imports?{query}")

@@ -149,7 +149,7 @@ def local_web() -> Iterator[LocalWeb]:
                 pass  # whoever asked is gone
             self.close_connection = True
 
-        do_GET = do_POST = do_HEAD = handle_one  # noqa: N815 names of the base class
+        do_GET = do_POST = do_HEAD = do_PUT = handle_one  # noqa: N815 names of the base class
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

@@ -1,0 +1,93 @@
+"""The API of leads on a test's engine, asked in process; or served by a process of its own, for the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from apps.leads.access import Keys
+from apps.leads.api import create_api
+from apps.leads.running import Leads
+from tests.leads.world import World
+from tests.support.restate_server import REPOSITORY
+
+PATIENCE_S = 60.0
+
+
+def leads_of(world: World) -> Leads:
+    return Leads(store=world.store, settings=world.settings, gateway=world.gateway, jobs=world.jobs, engine=None)
+
+
+@asynccontextmanager
+async def api_of(
+    world: World, *, keys: Keys | None = None, key: str = "", **more: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the API; `key` is sent as the bearer token."""
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    app = create_api(leads_of(world), keys=keys, **more)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://localhost", headers=headers, timeout=60
+    ) as client:
+        yield client
+
+
+async def ended(client: httpx.AsyncClient, job_id: str) -> dict[str, Any]:
+    """The job, once its stream of events has ended."""
+    answer = await client.get(f"/v1/jobs/{job_id}/stream")
+    assert answer.status_code == 200, answer.text
+    return [data for kind, data in events(answer.text) if kind == "job"][-1]
+
+
+def events(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """Server-sent events: (kind, data)."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for block in text.strip().split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.splitlines())
+        found.append((lines["event"], json.loads(lines["data"])))
+    return found
+
+
+@contextmanager
+def served(folder: Path, *options: str, **variables: str) -> Iterator[str]:
+    """`leads serve` on a free port, in a process; gives its address."""
+    command = [sys.executable, "-m", "apps.leads", "serve", "--child", "--port", "0", "--dir", str(folder / "data")]
+    with (
+        (folder / "leads.log").open("a") as log,
+        subprocess.Popen(
+            [*command, *options],
+            cwd=REPOSITORY,
+            env=environment(**variables),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdin is not None
+        try:
+            said = process.stdout.readline()
+            assert said, (folder / "leads.log").read_text()
+            yield json.loads(said)["url"]
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's, without settings of leads and of engines."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LEADS_", "RESTATE_"))}
+    return kept | variables
