@@ -105,9 +105,12 @@ def _local_path(source: str) -> Path | None:
     """None for what is fetched over the network.
 
     Raises:
-        NotFetchable: an address of a kind that nobody here knows.
+        NotFetchable: an address of a kind that nobody here knows, or none at all.
     """
-    scheme = urlsplit(source).scheme.lower()
+    try:
+        scheme = urlsplit(source).scheme.lower()
+    except ValueError as error:
+        raise NotFetchable(f"the source is no address: {error}") from error
     if scheme in ("http", "https", "s3"):
         return None
     if scheme == "file":

@@ -95,8 +95,8 @@ def shown_source(source: str) -> str:
         return source
     try:
         parts = urlsplit(source)
-    except ValueError:  # no address at all
-        return source.partition("://")[0] + "://…"
+    except ValueError:  # no address at all; who asks the engine directly can begin such a one
+        return f"{source.partition('://')[0]}://…"
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
 
@@ -114,6 +114,10 @@ def parse_start(body: bytes) -> ImportRequest:
     source = _one_of("fileUrl", given.fileUrl, "source", given.source).strip()
     if not source:
         raise BadRequest("fileUrl is missing: the address or path of the zip")
+    try:
+        urlsplit(source)
+    except ValueError as error:
+        raise BadRequest(f"fileUrl is no address: {error}") from error
     import_id = _one_of("workflowId", given.workflowId, "import_id", given.import_id)
     if not import_id:
         named = _EXTRACT_NAME.search(source.rsplit("/", 1)[-1])

@@ -16,6 +16,9 @@ DISCOVERY_CENTS = 100
 ENRICHMENT_CENTS = 500
 OWNER_QUESTION_USD = 0.005
 
+Steps = dict[tuple[str, str], tuple[int, int]]
+"""(name, subject) -> (attempts, when it ended), of steps that are done."""
+
 
 def read(path: Path, query: str, *values: Any) -> list[dict[str, Any]]:
     """Rows of the database, without changing anything in it."""
@@ -26,8 +29,8 @@ def read(path: Path, query: str, *values: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def finished_steps(path: Path, job_id: str) -> dict[tuple[str, str], tuple[int, int]]:
-    """(name, subject) -> (attempts, when it ended) of the steps that are done."""
+def finished_steps(path: Path, job_id: str) -> Steps:
+    """The steps of a job that are done."""
     rows = read(
         path,
         "SELECT name, subject, attempt_count, finished_at_ms FROM job_steps WHERE job_id = ? AND status = 'completed'",
@@ -139,9 +142,7 @@ def costs(path: Path, job_id: str, asked: int) -> tuple[float, list[str]]:
     return total, problems
 
 
-def unrepeated(
-    before: dict[tuple[str, str], tuple[int, int]], after: dict[tuple[str, str], tuple[int, int]]
-) -> list[str]:
+def unrepeated(before: Steps, after: Steps) -> list[str]:
     """Steps that were done before the kill and are not as they were."""
     return [
         f"step {name} of {before[name]} is {after.get(name)} now" for name in before if after.get(name) != before[name]

@@ -261,13 +261,18 @@ class _Routes:
         return answer(Cancelling(job.id, "cancelling", datetime.now(UTC)), 202)
 
     async def all_events(self, request: Request) -> Response:
-        self._context.limit(request)
+        self._admit_listener(request)
         return as_events(self._feed.changes())
 
     async def job_events(self, request: Request) -> Response:
-        self._context.limit(request)
+        self._admit_listener(request)
         job = await self._job(request)
         return as_events(self._feed.changes(job.id))
+
+    def _admit_listener(self, request: Request) -> None:
+        self._context.limit(request)
+        if self._feed.is_full:
+            raise ApiError(503, "unavailable", "too many listeners; look at the job instead", {"Retry-After": "10"})
 
     async def _job(self, request: Request) -> Job:
         job_id = request.path_params["job_id"]

@@ -66,9 +66,7 @@ async def verify(directory: Path, accepted: dict[str, Item], *, restarted_at_s: 
     """
     report = Report()
     async with Store(directory / STORE_DIRECTORY) as store:
-        jobs = await _all_jobs(store)
-        _check_jobs(report, jobs, accepted)
-        await _check_graph(report, store, accepted)
+        jobs = await check_database(report, store, accepted)
         ends = [job.completed_at.timestamp() for job in jobs if job.completed_at is not None]
         report.first_completed_at_s = min((end for end in ends if end > restarted_at_s), default=None)
         ledger = await store.ledger()
@@ -79,6 +77,14 @@ async def verify(directory: Path, accepted: dict[str, Item], *, restarted_at_s: 
             recorded = [step for each in invocations for step in recorded_steps(engine, each)]
     check_steps(report, recorded, ledger)
     return report
+
+
+async def check_database(report: Report, store: Store, accepted: dict[str, Item]) -> list[Job]:
+    """Jobs and graph against the input, whatever the engine was. Returns the jobs."""
+    jobs = await _all_jobs(store)
+    _check_jobs(report, jobs, accepted)
+    await _check_graph(report, store, accepted)
+    return jobs
 
 
 async def _all_jobs(store: Store) -> list[Job]:

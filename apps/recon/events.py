@@ -36,10 +36,6 @@ _BACKLOG_MAX = 1000
 """Changes kept for a listener that does not read; then it is cut off, and connects again."""
 
 
-class TooManyListeners(Exception):
-    """As many connections as this process keeps for events."""
-
-
 class JobFeed:
     """Tells every listener of every change, from the moment it listens."""
 
@@ -48,6 +44,11 @@ class JobFeed:
         self._listeners: set[asyncio.Queue[Job | None]] = set()
         self._watching: asyncio.Task[None] | None = None
         self._is_closed = False
+
+    @property
+    def is_full(self) -> bool:
+        """No more than `LISTENERS_MAX` listen at a time."""
+        return len(self._listeners) >= LISTENERS_MAX
 
     async def changes(self, job_id: str | None = None) -> AsyncGenerator[Job | None]:
         """Jobs as they change. With a `job_id` that job's state now, then its changes, up to its end.

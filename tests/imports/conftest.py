@@ -16,6 +16,7 @@ import pytest
 from apps.imports.app import create_app
 from apps.imports.files import Batch
 from apps.imports.generator import Register
+from apps.imports.generator_sql import Changes
 from apps.imports.jobs import BatchDone
 from apps.imports.model import ImportResult, Progress
 from apps.imports.settings import Settings
@@ -25,6 +26,11 @@ from holdfast.endpoint import serve_endpoint
 from tests.support.restate_server import RunningRestate, running_server, skip_without_server
 
 PATIENCE_S = 60.0
+
+# So many that a small register has some of each kind.
+CHANGES = Changes(
+    ceased=0.04, renamed=0.05, moved=0.05, other_activities=0.05, other_contacts=0.05, other_form=0.04, added=0.05
+)
 
 
 class GatedStore(Store):
@@ -187,8 +193,8 @@ def extracts(tmp_path_factory: pytest.TempPathFactory) -> Extracts:
     with Register(300, seed=7, nace_codes=60) as register:
         full, update, second = (
             register.write_full(folder),
-            register.write_update(folder),
-            register.write_update(folder),
+            register.write_update(folder, CHANGES),
+            register.write_update(folder, CHANGES),
         )
         register.extract_number += 1
         return Extracts(full, update, second, register.write_full(folder))

@@ -80,6 +80,7 @@ def test_a_known_id_is_refused_with_its_state(imports: Running) -> None:
         (b'{"fileUrl": 5, "workflowId": "bad"}', "fileUrl"),
         (b'{"workflowId": "bad"}', "fileUrl is missing"),
         (b'{"fileUrl": "  ", "workflowId": "bad"}', "fileUrl is missing"),
+        (b'{"fileUrl": "http://[oops/x.zip", "workflowId": "bad"}', "fileUrl is no address"),
         (b'{"fileUrl": "https://example.org/x.zip"}', "workflowId is missing"),
         (b'{"fileUrl": "x.zip", "workflowId": "a/b"}', "must be 1 to 128 letters"),
         (b'{"fileUrl": "x.zip", "workflowId": "..", "sha256": null}', "must be 1 to 128 letters"),
@@ -170,12 +171,6 @@ def test_keys_in_an_address_are_not_shown(imports: Running) -> None:
     assert entry["import_id"] == "signed-address"
     for path in ("/api/imports", "/api/imports/signed-address", "/imports/signed-address"):
         assert "s3cret" not in imports.http.get(path).text
-
-
-def test_what_is_no_address_fails_and_can_be_listed(imports: Running) -> None:
-    imports.start("http://[oops/x.zip?key=s3cret", "no-address")
-    assert imports.until("no-address", "completed", "failed")["status"] == "failed"
-    assert imports.http.get("/api/imports/no-address").json()["job"]["source"] == "http://…"
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "limit=-1", "cursor=never"])
@@ -288,3 +283,7 @@ def test_an_import_that_was_started_at_the_ingress_is_shown_and_cancelled_like_a
         assert imports.http.post("/api/imports/by-hand/cancel").status_code == 202
         imports.gate.release(extract)
         assert imports.until("by-hand", "cancelled", "completed", "failed")["status"] == "cancelled"
+        # The API would not have taken this one.
+        httpx.post(f"{imports.server.ingress_url}/KboImport/no-address/run/send", json="http://[oops/x?key=s3cret")
+        assert "no address" in imports.until("no-address", "completed", "failed")["error"]
+        assert imports.http.get("/api/imports/no-address").json()["job"]["source"] == "http://…"

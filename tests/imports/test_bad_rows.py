@@ -24,6 +24,7 @@ from tests.imports.test_files import rewritten
 
 E = [enterprise_number(index) for index in range(30)]
 FULL = Target(140, "full", "2025-10-11", 140)
+UPDATE = Target(141, "update", "2025-10-12", 140)
 
 
 @pytest.fixture
@@ -107,8 +108,18 @@ def test_nothing_and_known_empty_are_told_apart(con: duckdb.DuckDBPyConnection, 
 def test_a_row_that_an_earlier_batch_brought_is_left_alone(con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     row = f'"{E[0]}","003","2025","01110","MAIN"\n'
     other = f'"{E[0]}","003","2025","01137","MAIN"\n'
-    assert applied(con, tmp_path, "activity", row) == (1, [])
-    assert applied(con, tmp_path, "activity", row + other, number=2) == (1, [(1, "the same row came before")])
+    assert applied(con, tmp_path, "activity", row, UPDATE) == (1, [])
+    assert applied(con, tmp_path, "activity", row + other, UPDATE, 2) == (1, [(1, "the same row came before")])
+
+
+def test_in_a_full_extract_only_rows_that_could_differ_are_compared(
+    con: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    address = f'"{E[0]}","REGO",,,"1000","a","a","s","s","%d","","",\n'
+    assert applied(con, tmp_path, "address", address % 1 + address % 2) == (1, [(1, "the same row comes again below")])
+    assert applied(con, tmp_path, "address", address % 3, number=2) == (0, [(1, "the same row came before")])
+    activity = f'"{E[0]}","003","2025","01110","MAIN"\n'
+    assert applied(con, tmp_path, "activity", activity * 2) == (2, [])
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -17,14 +17,16 @@ import httpx
 import pytest
 from nacl.signing import SigningKey
 
+from apps.recon.demo import SETTINGS
 from apps.recon.demo_child import Child
-from apps.recon.demo_scans import DemoFailed, Item, Scanner, real_items
+from apps.recon.demo_scans import DemoFailed, Item, Scanner, real_items, workload
 from apps.recon.demo_tally import count
-from apps.recon.demo_verify import RecordedStep, Report, check_steps, verify
+from apps.recon.demo_verify import RecordedStep, Report, check_database, check_steps, verify
 from apps.recon.envelope import seal
 from apps.recon.generator import naabu_scan
 from apps.recon.store import LedgerLine, Store
 from apps.recon.surreal import DATABASE, NAMESPACE, Surreal
+from tests.support.restate_server import RunningRestate, free_ports
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCAN = naabu_scan("crash", 250, mean_ports=2)  # two batches
@@ -76,13 +78,49 @@ async def test_a_kill_at_any_point_of_any_step(tmp_path: Path, monkeypatch: pyte
     assert report.repeated_unrecorded_count == len(repeated)
 
 
+@pytest.mark.restate_server
+async def test_a_kill_in_the_middle_of_many_jobs_on_a_restate_server(tmp_path: Path, restate_server: RunningRestate):
+    """The worker dies with dozens of jobs in the middle; the server gives them to the one that comes after it."""
+    settings = {
+        **SETTINGS,
+        "RECON_ENGINE": "restate",
+        "RESTATE_INGRESS_URL": restate_server.ingress_url,
+        "RESTATE_ADMIN_URL": restate_server.admin_url,
+        "RECON_WORKER_PORT": str(free_ports(1)[0]),
+    }
+    scanner = Scanner(workload(40, seed=5))
+    child = await Child.start(tmp_path, settings=settings)
+    submitting = asyncio.create_task(scanner.run())
+    scanner.up(child.url)
+    async with httpx.AsyncClient(base_url=child.url) as http, asyncio.timeout(60):
+        while (await http.get("/v1/jobs?state=completed&limit=1")).json()["total"] < 10:
+            await asyncio.sleep(0.02)  # between two looks at the condition
+    scanner.down()
+    await child.kill()
+    child = await Child.start(tmp_path, settings=settings)
+    scanner.up(child.url)
+    await submitting
+    async with asyncio.timeout(90):
+        for job_id in scanner.accepted:
+            await final(child.url, job_id)
+    await asyncio.to_thread(httpx.post, f"{restate_server.ingress_url}/ReconSweeper/jobs/stop", timeout=20)
+    await child.stop()
+    report = Report()
+    async with Store(tmp_path / "surreal") as store:
+        await check_database(report, store, scanner.accepted)
+        attempts = [line.attempt for line in await store.ledger()]
+    assert report.problems == []
+    assert len(scanner.accepted) == 40
+    assert max(attempts) <= 2, "what was running at the kill, and nothing else"
+
+
 def test_the_demo_as_a_newcomer_runs_it(tmp_path: Path):
     """Fewer jobs, but all real files, the kill, and the judgement."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "engine.db").write_text("of an earlier demo")
     command = [sys.executable, "-m", "apps.recon.demo", "--jobs", "60", "--seed", "3", "--plain"]
     command += ["--keep-dir", str(tmp_path / "out")]
-    demo = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=90)
+    demo = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=110)
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert demo.stderr == ""
     shown = {
@@ -93,6 +131,7 @@ def test_the_demo_as_a_newcomer_runs_it(tmp_path: Path):
     assert float(shown["recovery: process start to first job done"].removesuffix(" s")) > 0
     assert "OK: every accepted job ended once" in demo.stdout
     assert "43 generated ones" in demo.stdout
+    assert "3 listeners found, as many as there were" in demo.stdout
     assert (tmp_path / "out" / "surreal").is_dir()
 
 

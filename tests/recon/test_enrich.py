@@ -269,14 +269,21 @@ async def test_the_key_goes_along_and_the_known_exploited_are_flagged(start: Any
     assert title == "Microsoft Exchange Server Remote Code Execution Vulnerability"
 
 
-async def test_a_new_catalogue_flags_what_is_known_already(start: Any, mirror: Mirror, tmp_path: Path):
+async def test_a_new_catalogue_flags_what_is_known_already(start: Any, mirror: Mirror):
     """Without asking the NVD again, and both ways."""
     recon: Intel = await start(**everything(mirror))
-    await recon.ingest(FULLSCAN.read_bytes())
-    await recon.enrich(hosts=["10.0.0.1"])
-    await recon.store.write("UPDATE vuln SET kev_flag = true; UPDATE catalogue:kev SET version = 'older'")
-    await recon.enrich(hosts=["10.0.0.1"])
-    assert await recon.rows("SELECT VALUE kev_flag FROM vuln") == []
+    exchange = "cpe:2.3:a:microsoft:exchange_server:2013:cumulative_update_23:*:*:*:*:*:*"
+    await recon.ingest(nmap_report("192.0.2.7", 443, "https", "Exchange", "15", exchange))
+    await recon.ingest(nmap_report("192.0.2.8", 22, "ssh", "OpenSSH", "7.2p2"))
+    await recon.enrich(hosts=["192.0.2.7", "192.0.2.8"], kinds=["vuln"])
+    flags = "SELECT VALUE [cve_id, kev_flag] FROM vuln"
+    expected = [["CVE-2018-15473", False], ["CVE-2021-26855", True]]
+    assert sorted(await recon.rows(flags)) == expected
+    await recon.store.write("UPDATE vuln SET kev_flag = !kev_flag; UPDATE catalogue:kev SET version = 'older'")
+    asked = len(mirror.asked)
+    await recon.enrich(hosts=["192.0.2.7"], kinds=["vuln"])
+    assert sorted(await recon.rows(flags)) == expected
+    assert len(mirror.asked) == asked
 
 
 async def test_a_banner_gives_away_what_the_scanner_did_not_name(start: Any, mirror: Mirror):

@@ -22,7 +22,7 @@ from apps.recon.settings import Settings
 from apps.recon.store import Store
 from apps.recon.threats.model import HISTORY_CHUNK, HISTORY_KEEP
 from apps.recon.threats.objects import Contributors, Threats
-from apps.recon.threats.publishing import Publisher
+from apps.recon.threats.publishing import Publisher, Recorder
 from apps.recon.threats.store import ThreatStore
 from holdfast.patterns import JobTracker
 
@@ -40,6 +40,7 @@ class Parts:
     sessions: JobTracker
     threats: Threats
     contributors: Contributors
+    recorder: Recorder
     publisher: Publisher
 
     def campaign_services(self) -> list[Service | VirtualObject | Workflow]:
@@ -53,7 +54,7 @@ class Parts:
             self.correlator.service,
             self.sessions.service,
             self.publisher.service,
-            self.publisher.recorder,
+            self.recorder.service,
         ]
 
     def threat_services(self) -> list[Service | VirtualObject | Workflow]:
@@ -93,7 +94,8 @@ def assemble(
     correlator = Correlator(findings)
     threats = Threats(threat_store, keep=history_keep, chunk=history_chunk)
     contributors = Contributors(threat_store, keep=history_keep, chunk=history_chunk)
-    publisher = Publisher(threats, contributors, findings, campaigns.set_published)
+    recorder = Recorder(threats, findings)
+    publisher = Publisher(recorder, contributors, campaigns.set_published)
     sessions = JobTracker("ScanSession")
     services = Services(validator, approvals, batches, correlator, publisher, sessions)
     workflow = Campaigns(
@@ -112,6 +114,7 @@ def assemble(
         sessions=sessions,
         threats=threats,
         contributors=contributors,
+        recorder=recorder,
         publisher=publisher,
     )
 

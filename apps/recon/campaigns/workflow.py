@@ -19,6 +19,7 @@ from apps.recon.campaigns.approval import ApprovalRequest, Approvals, outcome
 from apps.recon.campaigns.batch import Batches
 from apps.recon.campaigns.correlator import Correlator
 from apps.recon.campaigns.model import (
+    FINAL,
     TARGETS_MAX,
     BatchRequest,
     CampaignRequest,
@@ -216,6 +217,9 @@ class Campaigns:
             known = await self._store.campaign(request.campaign_id)
         if known is None:
             raise TerminalError(f"campaign {request.campaign_id} has no targets", status_code=400)
+        if known.status in FINAL:
+            # The engine forgets a workflow a day after its end; the database does not.
+            raise TerminalError(f"campaign {known.id} is {known.status}", status_code=400)
         await self._store.set_invocation(request.campaign_id, invocation_id)
         return known.total
 

@@ -94,25 +94,11 @@ class Contributors:
     """
 
     def __init__(self, store: ThreatStore, *, keep: int = model.HISTORY_KEEP, chunk: int = model.HISTORY_CHUNK) -> None:
+        self._store = store
         log = self.history = history("ContributorHistory", store, keep=keep, chunk=chunk)
         service = self.service = VirtualObject("ContributorReputation", description="What a contributor has earned.")
 
-        async def first_reputation(key: str) -> int:
-            if key == model.LOCAL:
-                return model.REPUTATION_LOCAL
-            public_key = model.public_key(key)
-            is_registered = public_key is not None and await store.is_registered(public_key)
-            return model.REPUTATION_REGISTERED if is_registered else model.REPUTATION_OPEN
-
-        async def load(ctx: ObjectContext | ObjectSharedContext) -> Contributor:
-            known = await contributor_of(ctx)
-            if known is not None:
-                return known
-            key = ctx.key()
-            if key != model.LOCAL and model.public_key(key) is None:
-                raise TerminalError(f"{key} is no public key", status_code=400)
-            reputation = await ctx.run_typed("first reputation", first_reputation, RunOptions(type_hint=int), ctx.key())
-            return Contributor(model.public_key(key) or key, reputation)
+        load = self._load
 
         async def keep_contributor(
             ctx: ObjectContext, known: Contributor, new: Contributor | None, kind: str, subject: str
@@ -157,6 +143,23 @@ class Contributors:
 
         self.reserve, self.confirm, self.release = reserve, confirm, release
         self.penalise, self.get = penalise, get
+
+    async def _load(self, ctx: ObjectContext | ObjectSharedContext) -> Contributor:
+        known = await contributor_of(ctx)
+        if known is not None:
+            return known
+        key = ctx.key()
+        if key != model.LOCAL and model.public_key(key) is None:
+            raise TerminalError(f"{key} is no public key", status_code=400)
+        reputation = await ctx.run_typed("first reputation", self._first_reputation, RunOptions(type_hint=int), key)
+        return Contributor(model.public_key(key) or key, reputation)
+
+    async def _first_reputation(self, key: str) -> int:
+        if key == model.LOCAL:
+            return model.REPUTATION_LOCAL
+        public_key = model.public_key(key)
+        is_registered = public_key is not None and await self._store.is_registered(public_key)
+        return model.REPUTATION_REGISTERED if is_registered else model.REPUTATION_OPEN
 
 
 def convert(given: Any, type_: type[T]) -> T:

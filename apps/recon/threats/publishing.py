@@ -61,24 +61,11 @@ class PageResult(msgspec.Struct):
     last: str
 
 
-class Publisher:
-    """The services; `publish(PublishRequest)` answers `Published`, once.
+class Recorder:
+    """`ThreatRecorder`: `record_page` and `retract_page` of a campaign's threats."""
 
-    Args:
-        threats, contributors: The objects that it changes.
-        findings: Where the campaign's threats are.
-        set_published: Makes a report public, or withdraws it; repeating it changes nothing.
-    """
-
-    def __init__(
-        self,
-        threats: Threats,
-        contributors: Contributors,
-        findings: Findings,
-        set_published: Callable[[str, bool], Awaitable[None]],
-    ) -> None:
-        service = self.service = Service(SERVICE, description="Publishes the threats that a campaign found.")
-        recorder = self.recorder = Service("ThreatRecorder", description="Records one page of threats.")
+    def __init__(self, threats: Threats, findings: Findings) -> None:
+        service = self.service = Service("ThreatRecorder", description="Records one page of threats.")
         to_page = RunOptions(type_hint=Page)
 
         async def read_page(request: PageRequest) -> Page:
@@ -96,7 +83,7 @@ class Publisher:
                     raise TerminalError(f"{outcome.item.threat_id}: {outcome.error}", status_code=outcome.error_code)
             return PageResult(len(page), page[-1].threat_id if page else request.after)
 
-        @recorder.handler(ingress_private=True)
+        @service.handler(ingress_private=True)
         async def record_page(ctx: Context, request: PageRequest) -> PageResult:
             source = source_of(request.campaign_id)
 
@@ -106,12 +93,32 @@ class Publisher:
 
             return await each_of(ctx, request, record)
 
-        @recorder.handler(ingress_private=True)
+        @service.handler(ingress_private=True)
         async def retract_page(ctx: Context, request: PageRequest) -> PageResult:
             source = source_of(request.campaign_id)
             return await each_of(
                 ctx, request, lambda found: ctx.object_call(threats.retract, key=found.threat_id, arg=source)
             )
+
+        self.record_page, self.retract_page = record_page, retract_page
+
+
+class Publisher:
+    """`ThreatPublisher`: `publish(PublishRequest)` answers `Published`, once.
+
+    Args:
+        recorder, contributors: Through which it changes the objects.
+        set_published: Makes a report public, or withdraws it; repeating it changes nothing.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        contributors: Contributors,
+        set_published: Callable[[str, bool], Awaitable[None]],
+    ) -> None:
+        self._recorder = recorder
+        service = self.service = Service(SERVICE, description="Publishes the threats that a campaign found.")
 
         async def publish_report(campaign_id: str) -> None:
             await set_published(campaign_id, True)
@@ -129,23 +136,28 @@ class Publisher:
                     "release credit", lambda: ctx.object_call(contributors.release, key=key, arg=credit_id)
                 )
                 await ctx.object_call(contributors.reserve, key=key, arg=Credit(credit_id, points))
-                page, recorded = PageRequest(request.campaign_id, ""), 0
-                while recorded < request.threat_count:
-                    saga.compensate_by(
-                        f"retract behind {page.after!r}",
-                        lambda page=page: ctx.service_call(retract_page, arg=page),
-                    )
-                    result = await ctx.service_call(record_page, arg=page)
-                    if not result.count:
-                        break
-                    recorded += result.count
-                    page = PageRequest(request.campaign_id, result.last)
+                recorded = await self._record(ctx, saga, request)
                 saga.compensate("withdraw report", withdraw_report, request.campaign_id)
                 await ctx.run_typed("publish report", publish_report, RunOptions(), request.campaign_id)
                 contributor = await ctx.object_call(contributors.confirm, key=key, arg=credit_id)
             return Published(recorded, points, contributor.reputation)
 
         self.publish = publish
+
+    async def _record(self, ctx: Context, saga: Saga, request: PublishRequest) -> int:
+        """Record all pages; how many threats that were."""
+        page, recorded = PageRequest(request.campaign_id, ""), 0
+        while recorded < request.threat_count:
+            saga.compensate_by(
+                f"retract behind {page.after!r}",
+                lambda page=page: ctx.service_call(self._recorder.retract_page, arg=page),
+            )
+            result = await ctx.service_call(self._recorder.record_page, arg=page)
+            if not result.count:
+                break
+            recorded += result.count
+            page = PageRequest(request.campaign_id, result.last)
+        return recorded
 
 
 def source_of(campaign_id: str) -> str:

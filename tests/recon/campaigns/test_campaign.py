@@ -188,6 +188,21 @@ async def test_a_campaign_may_go_straight_to_the_engine(side: Side, key: str) ->
     assert (await side.get(f"/v1/campaigns/{key}"))["status"] == "complete"
 
 
+async def test_a_campaign_that_the_engine_forgot_is_not_run_again(side: Side, key: str) -> None:
+    report = await side.run(["127.0.0.2"], key=key, ports=[9])
+    purged = await side.admin.patch(f"/invocations/{report['campaign']['invocation_id']}/purge")
+    assert purged.status_code in (200, 202), purged.text
+
+    async def forgotten() -> bool:
+        return (await side.output("Campaign", key)).status_code == 404
+
+    await until(forgotten)
+    body = {"campaign_id": key, "targets": ["127.0.0.2"], "options": {"ports": [9]}}
+    assert "is complete" in await side.call(f"/Campaign/{key}/run", body, status=400)
+    assert (await side.start(["127.0.0.2"], key=key, ports=[9]))["status"] == "complete"
+    assert side.witness.calls["127.0.0.2"] == 1
+
+
 BAD_REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
     "no targets": ({"targets": []}, "0 targets"),
     "too many": ({"targets": ["127.0.0.0/17"] * 3}, "98304 targets"),
