@@ -19,16 +19,20 @@ RETRY_PAUSES_S = (1, 2, 4)
 class Failure(click.ClickException):
     """What the user reads: one line, and what to do next."""
 
-    def __init__(self, message: str, *, hint: str = "", status: int = 1) -> None:
+    def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
-        self.exit_code = status
-        """1 it failed, 2 the request was wrong."""
 
     def show(self, file: Any = None) -> None:
         click.echo(
             f"error: {self.message}" + (f"\nnext: {self.hint}" if self.hint else ""), file=file, err=file is None
         )
+
+
+class WrongRequest(Failure):
+    """Trying again will not help."""
+
+    exit_code = 2
 
 
 class Api:
@@ -121,7 +125,8 @@ def _refused(answer: httpx.Response) -> Failure:
         403: "",
         429: f"wait {answer.headers.get('retry-after', 'some')} s",
     }
-    return Failure(message, hint=hints.get(answer.status_code, ""), status=2 if answer.status_code < 500 else 1)
+    kind = WrongRequest if answer.status_code < 500 else Failure
+    return kind(message, hint=hints.get(answer.status_code, ""))
 
 
 def _cell(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from apps.recon.cli.client import Api, Failure
+from apps.recon.cli.client import Api, WrongRequest
 from apps.recon.keys import InvalidKey, canonical
 
 COLUMNS = ("public_key", "name", "registered_at", "revoked_at")
@@ -48,4 +48,4 @@ def _canonical(public_key: str) -> str:
     try:
         return canonical(public_key)
     except InvalidKey as error:
-        raise Failure(str(error), hint="recon keygen prints it", status=2) from None
+        raise WrongRequest(str(error), hint="recon keygen prints it") from None

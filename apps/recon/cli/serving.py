@@ -14,7 +14,7 @@ import click
 import httpx
 
 from apps.recon import logs
-from apps.recon.cli.client import Failure
+from apps.recon.cli.client import Failure, WrongRequest
 from apps.recon.settings import ENGINES, InvalidSetting, Settings
 
 
@@ -22,7 +22,7 @@ def _settings(flags: dict[str, Any]) -> Settings:
     try:
         return Settings.load(flags)
     except InvalidSetting as error:
-        raise Failure(str(error), hint="all settings: apps/recon/README.md", status=2) from None
+        raise WrongRequest(str(error), hint="all settings: apps/recon/README.md") from None
 
 
 def _common(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -23,12 +23,13 @@ _COLUMNS = {
 }
 
 # What is left of the moment where the last page ended, then what came later: both by the index, which a single
-# condition with OR in it would not use.
+# condition with OR in it would not use. Only what is on the page is read as a whole.
 _PAGE = {
     kind: f"""
     SELECT {columns} FROM {kind} WITH INDEX {kind}_added_at WHERE added_at = <datetime>$at ORDER BY id {QUERY_TIMEOUT};
-    SELECT {columns} FROM {kind} WITH INDEX {kind}_added_at WHERE added_at > <datetime>$at
-        ORDER BY added_at, id LIMIT $limit {QUERY_TIMEOUT};"""
+    LET $page = (SELECT id, added_at FROM {kind} WITH INDEX {kind}_added_at WHERE added_at > <datetime>$at
+        ORDER BY added_at, id LIMIT $limit {QUERY_TIMEOUT});
+    SELECT {columns} FROM $page.id {QUERY_TIMEOUT};"""
     for kind, columns in _COLUMNS.items()
 }
 
@@ -73,7 +74,7 @@ async def read_new(
     reading: Reading, kind: str, position: Position, limit: int
 ) -> tuple[list[dict[str, Any]], Position, bool]:
     """What was added behind `position`: the rows, the position behind them, and whether there are more now."""
-    same, later = await reading(_PAGE[kind], at=position.at, limit=limit + 1)
+    same, _, later = await reading(_PAGE[kind], at=position.at, limit=limit + 1)
     rows: list[dict[str, Any]] = [row for row in same if position.behind is None or row["id"] > position.behind]
     rows += later
     page = rows[:limit]
