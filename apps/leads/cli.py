@@ -18,9 +18,8 @@ from apps.leads.cli_output import Failure, as_json, client_of, emit, job_line, j
 from apps.leads.export import FORMATS
 from apps.leads.model import Business, JobStatus
 from apps.leads.report import dollars, time_text, what
-from apps.leads.serve import API_PORT, ServeSettings, load_settings, parse_keys, run
-from apps.leads.settings import SettingsError
 
+API_PORT = 3001
 DEFAULT_URL = f"http://127.0.0.1:{API_PORT}"
 
 
@@ -130,7 +129,7 @@ _json_option = click.option("--json", "json_output", is_flag=True, help="machine
 
 
 @jobs.command("list")
-@click.option("--status", type=click.Choice([*JobStatus]), multiple=True)
+@click.option("--status", type=click.Choice([status.value for status in JobStatus]), multiple=True)
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @_json_option
 @click.pass_obj
@@ -372,6 +371,10 @@ def scan_website(
 @click.option("--child", is_flag=True, hidden=True, help="for a parent: the address as JSON; stop when stdin ends")
 def serve(engine: str | None, directory: Path | None, keys: str, demo_sites: bool, child: bool, **options: Any) -> None:
     """Run the workflows, the API and the pages."""
+    # Here: other commands need neither the engine nor the server.
+    from apps.leads.serve import ServeSettings, load_settings, parse_keys, run
+    from apps.leads.settings import SettingsError
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
@@ -389,6 +392,8 @@ def serve(engine: str | None, directory: Path | None, keys: str, demo_sites: boo
 def discord_commands(application: str, bot_token: str) -> None:
     """Register /discover and /wallet with Discord, once per application."""
     from apps.leads.discord_commands import CannotRegister, register
+    from apps.leads.serve import load_settings
+    from apps.leads.settings import SettingsError
 
     try:
         names = register(load_settings(None).discord_api_url, application, bot_token)

@@ -37,7 +37,6 @@ from holdfast import HoldfastError
 
 logger = logging.getLogger("leads.serve")
 
-API_PORT = 3001
 OPEN_STREAMS_S = 1
 """What followers of events get at the end. They connect again to the next process."""
 
@@ -47,7 +46,7 @@ class ServeSettings:
     """Where the API is, and for whom. All else is in `Settings`."""
 
     host: str = "127.0.0.1"
-    port: int = API_PORT
+    port: int = 3001
     hosts: tuple[str, ...] = ()
     """Further names that the API answers to; with none, a port on the loopback interface answers to its names only."""
     user_keys: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -204,6 +204,12 @@ class Store:
                 "WHERE job_id = ?",
                 (as_json(result), as_json(error), now_ms(), now_ms() if status.is_final else None, job_id),
             )
+            if status.is_final:  # what was under way says nothing any more; the step that writes this ends by itself
+                db.execute(
+                    "UPDATE job_steps SET status = 'failed', error = 'the job ended', finished_at_ms = ? "
+                    "WHERE (job_id, run, status) = (?, ?, 'running') AND name NOT IN ('mark-failed', 'mark-completed')",
+                    (now_ms(), job_id, run),
+                )
             return True
 
         return await self._db.write(work)

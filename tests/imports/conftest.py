@@ -127,16 +127,18 @@ def imports_server() -> Iterator[RunningRestate]:
         yield server
 
 
+@pytest.fixture
+def overrides() -> dict[str, Any]:
+    """Settings of a test's own: parametrize it."""
+    return {}
+
+
 @pytest.fixture(params=["embedded", pytest.param("restate", marks=pytest.mark.restate_server)])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+async def world(request: pytest.FixtureRequest, tmp_path: Path, overrides: dict[str, Any]) -> AsyncIterator[World]:
     """Small batches, so that every table has several."""
+    defaults = {"batch_rows": 1000, "delete_batch_rows": 5, "fetch_patience_s": 30.0}
     settings = Settings.load(
-        environ={},
-        database=str(tmp_path / "kbo.duckdb"),
-        files=tmp_path / "files",
-        batch_rows=1000,
-        delete_batch_rows=5,
-        fetch_patience_s=1.0,
+        environ={}, database=str(tmp_path / "kbo.duckdb"), files=tmp_path / "files", **(defaults | overrides)
     )
     store = GatedStore(settings)
     running = _embedded if request.param == "embedded" else _on_restate

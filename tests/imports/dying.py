@@ -72,13 +72,12 @@ def arm(deaths: Deaths) -> None:
     jobs.apply_batch = dying(jobs.apply_batch, lambda _con, batch, *_: batch.name, deaths)
     jobs.switch = dying(finalize.switch, lambda *_: "finalize", deaths)
     jobs.plan = dying(jobs.plan, lambda *_: "prepare", deaths)
-    Worker.batch = dying_after(
-        Worker.batch,
-        lambda _self, _request, _sha, _plan, table, operation, number: f"{table}-{operation}-{number}",
-        deaths,
-    )
-    for step in ("download", "prepare", "finalize"):
-        setattr(Worker, step, dying_after(getattr(Worker, step), lambda *_, step=step: step, deaths))
+    names: dict[str, Callable[..., str]] = {
+        step: lambda *_, step=step: step for step in ("download", "prepare", "finalize")
+    }
+    names["batch"] = lambda _self, _request, _sha256, _plan, table, operation, number: f"{table}-{operation}-{number}"
+    for step, name in names.items():
+        setattr(Worker, step, dying_after(getattr(Worker, step), name, deaths))
 
 
 async def main(folder: Path, engine_name: str, port: int, source: str, planned: list[str]) -> None:

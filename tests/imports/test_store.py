@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,14 @@ async def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         con.execute("UPDATE imports_meta SET schema_version = 99")
     with pytest.raises(StoreRefused, match="schema version 99; this program knows 1"):
         await Store(settings(tmp_path)).open()
+
+
+async def test_the_questions_of_the_documentation_can_be_asked(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "apps" / "imports" / "data.md").read_text()
+    (block,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    questions = [line for line in block.splitlines() if line]
+    async with Store(settings(tmp_path)) as store:
+        assert [await store.query(question) for question in questions] == [[], [(0,)], []]
 
 
 async def test_motherduck_is_opened_by_its_connection_string_and_the_token_is_in_no_text(

@@ -11,6 +11,8 @@ import pytest
 from apps.imports.model import Status, job_id_of
 from apps.imports.verify import Expected, actual, differences
 from tests.imports.conftest import Extracts, World, until
+from tests.imports.extracts import full_extract
+from tests.imports.test_fetch import Source, serving
 
 NUMBER = {"full": 140, "update": 141, "second_update": 142, "later_full": 143}
 
@@ -230,6 +232,52 @@ async def test_a_request_may_be_an_object_with_a_checksum(world: World, extracts
 )
 async def test_a_request_that_can_never_succeed_fails_at_once(world: World, body: dict[str, str], message: str) -> None:
     assert message in await world.run("bad", body, status=400)
+
+
+async def test_a_server_that_is_busy_is_asked_again(world: World, extracts: Extracts) -> None:
+    source = Source()
+    source.body, source.statuses = extracts.full.read_bytes(), [503, 429]
+    with serving(source):
+        assert (await world.run("full", source.url)).extract_number == 140
+    assert len(source.asked) == 3
+
+
+@pytest.mark.parametrize("overrides", [{"fetch_patience_s": 0.5}])
+async def test_a_server_that_never_answers_fails_the_import_after_its_time(world: World) -> None:
+    with serving(Source()) as gone:
+        url = gone.url
+    assert "does not answer" in await world.run("gone", url, status=500)
+    progress = await world.progress("gone")
+    assert progress.status is Status.FAILED
+    assert "does not answer" in (progress.error or "")
+
+
+@pytest.mark.parametrize("overrides", [{"keep_zip_hours": 0.0}])
+async def test_the_zip_of_a_failed_import_goes_when_its_time_is_over(world: World, tmp_path: Path) -> None:
+    await world.run("broken", full_extract(tmp_path, 140, broken_file="contact"), status=422)
+
+    async def is_gone() -> bool:
+        return not list(world.settings.files.rglob("extract.zip"))
+
+    await until(is_gone)
+
+
+async def test_an_import_that_was_killed_can_be_started_again_after_a_purge(world: World, extracts: Extracts) -> None:
+    reached, go_on = world.store.hold("activity-insert-1")
+    invocation_id = await world.start("full", str(extracts.full))
+    await reached.wait()
+    killed = await world.admin.patch(f"/invocations/{invocation_id}/kill")
+    assert killed.is_success, killed.text
+    await world.over("full")
+    other = await world.run("other", extracts.full, status=409)
+    assert other.startswith(f"import {world.job_name('full')} is processing")
+    purged = await world.admin.patch(f"/invocations/{invocation_id}/purge")
+    assert purged.is_success, purged.text
+    go_on.set()
+    await world.run("full", extracts.full)
+    expected = Expected()
+    expected.apply(extracts.full)
+    assert differences(expected.fingerprints(), await actual(world.store)) == []
 
 
 async def test_a_database_that_is_locked_for_a_while_only_delays_the_import(world: World, extracts: Extracts) -> None:

@@ -59,7 +59,7 @@ BOOKINGS = st.tuples(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(BOOKINGS, max_size=60))
 def test_after_any_history_the_ledger_sums_to_the_balance_and_nothing_is_overdrawn(
     history: list[tuple[Kind, Booking]],

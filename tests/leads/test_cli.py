@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from click.testing import CliRunner, Result
 
 from apps.leads import client
 from apps.leads.cli import main
-from tests.leads.ui import environment, served
+from tests.leads.ui import served
 from tests.leads.world import PAGES
-from tests.support.restate_server import REPOSITORY
+
+CONFIGURED = [name for name in os.environ if name.startswith(("LEADS_", "RESTATE_"))]
 
 
 @pytest.fixture(scope="module")
@@ -127,17 +127,16 @@ def test_a_mistake_is_one_line(url: str, arguments: tuple[str, ...], code: int, 
 
 
 def test_a_job_that_fails_is_exit_code_1_and_resumes_by_one_command(tmp_path: Path) -> None:
-    with served(tmp_path, LEADS_OSM_FILES=str(tmp_path / "not-there-yet"), LEADS_SEARCH_RETRY='{"attempts": 1}') as url:
+    extract = tmp_path / "arlon_2020-01-01.geojson"
+    extract.write_text("{")
+    with served(tmp_path, LEADS_OSM_FILES=str(tmp_path)) as url:
         ok(leads(url, "wallet", "top-up", "100"))
         failed = leads(url, "discover", "bakery", "Arlon", "--no-scan")
         assert failed.exit_code == 1
         assert failed.stderr.startswith("failed discovery-")
         job_id = failed.stderr.split()[1].rstrip(",")
         assert "$1.00, $0.00 of it held" in ok(leads(url, "wallet", "show"))
-        (tmp_path / "not-there-yet").mkdir()
-        (tmp_path / "not-there-yet" / "arlon_2020-01-01.geojson").write_text(
-            '{"type": "FeatureCollection", "features": []}'
-        )
+        extract.write_text('{"type": "FeatureCollection", "features": []}')
         assert ok(leads(url, "jobs", "resume", job_id)).startswith(f"completed {job_id}")
         assert "$0.00" in ok(leads(url, "wallet", "show"))
 
@@ -164,23 +163,22 @@ def test_the_scanner_can_be_tried_alone() -> None:
 @pytest.mark.parametrize(
     ("options", "variables", "says"),
     [
-        (("--host", "0.0.0.0"), {}, "LEADS_API_MASTER_KEY is required"),  # noqa: S104 refused
+        (("--host", "0.0.0.0"), {}, "LEADS_API_MASTER_KEY is required"),
         (("--keys", "{"), {}, "LEADS_API_KEYS"),
         (("--keys", '{"": "ada"}'), {}, "LEADS_API_KEYS"),
         (("--discord-public-key", "zz"), {}, "LEADS_API_DISCORD_PUBLIC_KEY"),
         (("--engine", "restate"), {}, "RESTATE_INGRESS_URL"),
         ((), {"LEADS_COLOUR": "red"}, "LEADS_COLOUR"),
-        (("--engine", "restate"), {"RESTATE_INGRESS_URL": "http://127.0.0.1:1"}, "127.0.0.1:1"),
+        (("--engine", "restate"), {"RESTATE_INGRESS_URL": "http://127.0.0.1:1"}, "127.0.0.1"),
     ],
 )
 def test_serve_refuses_what_makes_no_sense(
-    tmp_path: Path, options: tuple[str, ...], variables: dict[str, str], says: str
+    tmp_path: Path, options: tuple[str, ...], variables: dict[str, str | None], says: str
 ) -> None:
-    command = [sys.executable, "-m", "apps.leads", "serve", "--port", "0", "--dir", str(tmp_path), *options]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=environment(**variables), capture_output=True, text=True, timeout=60, check=False
+    result = CliRunner().invoke(
+        main, ["serve", "--port", "0", "--dir", str(tmp_path), *options], env=dict.fromkeys(CONFIGURED) | variables
     )
-    assert done.returncode == 1, done.stderr
-    assert says in done.stderr
-    assert "next: " in done.stderr
-    assert "Traceback" not in done.stderr
+    assert result.exit_code == 1, result.output
+    assert says in result.stderr
+    assert "next: " in result.stderr
+    assert "Traceback" not in result.stderr

@@ -205,3 +205,28 @@ def test_discovery_chaos(web: LocalWeb, tmp_path: Path, discovery: EngineName, e
     assert set(told) <= {job.job_id for job in summary.jobs}
     searches = Counter(request.body for request in web.asked("/search"))
     assert all(count <= 3 + KILLS for count in searches.values())
+
+
+def test_a_kill_after_the_search_repeats_neither_the_charge_nor_the_search(web: LocalWeb, tmp_path: Path) -> None:
+    the_outside(web, random.Random(0))
+    found = {
+        "elements": [{"type": "node", "id": 1, "tags": {"shop": "bakery", "name": "B", "website": "http://b.example"}}]
+    }
+    web.answers("/search", [found])
+    web.sites(web.hold())
+    settings = settings_for(tmp_path, web, overpass_url=f"{web.url}/search", business_directory="overpass")
+    request = DiscoveryRequest(user_id="ada", niche="bakery", location="Town-0", client_key="k")
+    order = Order(user="ada", top_up_cents=100, discoveries=[request], enrichments=[])
+    with process(order, settings) as running:
+        deadline = time.monotonic() + PATIENCE_S
+        while not web.asked("/sites/"):
+            assert running.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)  # between two looks at what it asked
+    web.sites(lambda _: PAGE)
+    with process(order, settings) as running:
+        out, _ = running.communicate(timeout=PATIENCE_S)
+    summary = msgspec.json.decode(out.splitlines()[-1], type=Summary)
+    assert [job.status for job in summary.jobs] == [JobStatus.COMPLETED]
+    assert len(web.asked("/search")) == 1
+    assert [line.kind for line in summary.ledger] == ["top_up", "charge"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -168,7 +169,7 @@ def test_it_is_made_for_assistive_technology(browser: Browser, tmp_path: Path) -
     page.goto(path.as_uri())
     levels = page.locator("h1, h2, h3").evaluate_all("all => all.map(one => Number(one.tagName[1]))")
     assert levels[0] == 1
-    assert all(later - earlier <= 1 for earlier, later in zip(levels, levels[1:], strict=False))
+    assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(levels))
     assert page.locator("meter:not([aria-label])").count() == 0
     assert page.locator("th:not([scope])").count() == 0
     page.keyboard.press("Tab")

@@ -109,6 +109,17 @@ async def test_a_final_state_stays_and_an_old_run_says_nothing_any_more(store: S
     assert (found.status, found.run, found.result, found.error) == (JobStatus.COMPLETED, 2, {"n": 1}, None)
 
 
+async def test_steps_that_were_under_way_end_with_their_job(store: Store) -> None:
+    await job(store)
+    for name in ("search", "mark-failed"):
+        await store.begin_step("j", 1, name)
+    await store.set_status("j", 1, JobStatus.CANCELLED)
+    assert [(step.name, step.status, step.error) for step in await store.steps("j")] == [
+        ("search", "failed", "the job ended"),
+        ("mark-failed", "running", None),
+    ]
+
+
 async def test_a_cost_is_counted_once(store: Store) -> None:
     await job(store)
     event = CostEvent(step="search", type="map_search", provider="apify", quantity=10, unit="result", cost_usd=0.04)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -325,27 +327,43 @@ def test_what_serve_says_when_it_cannot(tmp_path: Path):
 
 
 async def test_the_readmes_commands(tmp_path: Path):
-    """Serve, sign, send, look, stop with SIGTERM: as a person would, without the demo's help."""
+    """Each console block of the README, as a person types it: serve in one terminal, the rest in another."""
+    blocks = re.findall(r"```console\n(.*?)```", (REPOSITORY / "apps" / "recon" / "README.md").read_text(), re.DOTALL)
+    commands = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    (tmp_path / "apps").symlink_to(REPOSITORY / "apps")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+    def words(command: str) -> list[str]:
+        return shlex.split(command.replace(".venv/bin/python", sys.executable).replace("--port 3000", "--port 0"))
+
     serve = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "apps.recon.serve", "--dir", str(tmp_path / "data"), "--port", "0",
-        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        *words(commands[0]), cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert serve.stdout is not None
-    words = (await serve.stdout.readline()).decode().split()
-    url = next(word for word in words if word.startswith("http://")).rstrip(",")
-    command = [sys.executable, "-m", "apps.recon.sign", "--key", str(tmp_path / "scanner.key")]
-    keys: set[str] = set()
-    for name in ("nmap/libnmap_fullscan.xml", "naabu/defectdojo_naabu_many.jsonl"):
-        signed = await asyncio.to_thread(
-            subprocess.run, [*command, f"apps/recon/data/{name}"], cwd=REPOSITORY, capture_output=True, check=True
-        )
-        async with httpx.AsyncClient(base_url=url) as http:
-            answer = await http.post("/v1/mesh/ingest", content=signed.stdout)
-            assert answer.status_code == 202
-            assert await final(url, answer.json()["job_id"]) == "completed"
-            keys.add((await http.get("/v1/jobs")).json()["jobs"][0]["scanner_key"])
-    assert len(keys) == 1
+    said = (await serve.stdout.readline()).decode()
+    assert re.sub(r":\d+,", ":3000,", said) in blocks[0]
+    url = said.split()[3].rstrip(",")
+    outputs: list[str] = []
+    for command in commands[1:]:
+        done = await asyncio.to_thread(
+            subprocess.run, words(command), cwd=tmp_path, env={**environment, "RECON_URL": url},
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        outputs.append(done.stdout)
+    assert len(outputs) == 3
+    assert "completed" in outputs[1]
+    assert outputs[2].splitlines()[1].split()[1:4] == ["completed", "2", "9"]
     assert (tmp_path / "scanner.key").stat().st_mode & 0o777 == 0o600
+    signed = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "apps.recon", "sign", "apps/recon/data/naabu/defectdojo_naabu_many.jsonl"],
+        cwd=tmp_path, env=environment, capture_output=True, check=True,
+    )  # fmt: skip
+    async with httpx.AsyncClient(base_url=url) as http:
+        answer = await http.post("/v1/mesh/ingest", content=signed.stdout)
+        assert answer.status_code == 202
+        assert await final(url, answer.json()["job_id"]) == "completed"
     serve.terminate()
     _, log = await serve.communicate()
     assert serve.returncode == 0

@@ -30,7 +30,7 @@ def keygen(api: Api, key: Path) -> None:
         with os.fdopen(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(made.encode())
     except FileExistsError:
-        raise WrongRequest(f"{key} exists already", hint="name another file by --key") from None
+        raise Failure(f"{key} exists already", hint="name another file by --key") from None
     except OSError as error:
         raise Failure(f"{key}: {error.strerror}") from None
     _print_key(api, made, key)
@@ -70,11 +70,11 @@ def _sealed(scan: BinaryIO, key: Path) -> bytes:
     try:
         body = seal(scan.read(), load_key(key), timestamp_s=int(time.time()))
     except ValueError as error:
-        raise Failure(str(error), hint="name another file by --key") from None
+        raise WrongRequest(str(error), hint="name another file by --key") from None
     except OSError as error:
-        raise WrongRequest(f"{error.filename}: {error.strerror}") from None
+        raise Failure(f"{error.filename}: {error.strerror}") from None
     if len(body) > BODY_BYTES_MAX:
-        raise Failure(f"{len(body)} bytes when signed; {BODY_BYTES_MAX} are accepted", hint="split the scan")
+        raise WrongRequest(f"{len(body)} bytes when signed; {BODY_BYTES_MAX} are accepted", hint="split the scan")
     return body
 
 
