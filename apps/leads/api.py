@@ -24,10 +24,9 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncGenerator, Collection, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
-import httpx
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -39,9 +38,8 @@ from starlette.routing import Route
 from apps.leads import messages, report
 from apps.leads.access import WITHOUT_KEY, Caller, Guard, Keys
 from apps.leads.discord import Interactions
+from apps.leads.errors import LeadsError
 from apps.leads.export import FORMATS, MEDIA_TYPES, export
-from apps.leads.gateway import EngineRefused
-from apps.leads.jobs import LeadsError
 from apps.leads.messages import parse
 from apps.leads.model import JobStatus
 from apps.leads.openapi import document
@@ -49,6 +47,7 @@ from apps.leads.running import Leads
 from apps.leads.service import LEADS_MAX, Service
 
 logger = logging.getLogger("leads.api")
+Choice = TypeVar("Choice", bound=str)
 
 BODY_BYTES_MAX = 1_000_000
 RETRY_AFTER_S = 5
@@ -70,8 +69,7 @@ def create_api(
     return Starlette(
         routes=routes.all(),
         middleware=[Middleware(Guard, hosts=hosts, csp=report.CSP)],
-        exception_handlers=dict.fromkeys((LeadsError, EngineRefused, httpx.TransportError, HTTPException), _error)
-        | {Exception: _error},
+        exception_handlers={LeadsError: _error, HTTPException: _error, Exception: _error},
     )
 
 
@@ -139,12 +137,12 @@ class _Routes:
 
     async def jobs(self, request: Request) -> Response:
         query = request.query_params
-        statuses = [_choice("status", text, list(JobStatus)) for text in query.getlist("status")]
+        statuses = [_choice("status", text, [*JobStatus]) for text in query.getlist("status")]
         return _json(
             await self._service.jobs(
                 _caller(request),
                 user_id=query.get("user_id"),
-                statuses=[JobStatus(status) for status in statuses] or None,
+                statuses=statuses or None,
                 workflow_id=query.get("workflow_id"),
                 limit=_number(query, "limit", 100, 1000),
                 before_ms=_number(query, "before_ms", 0, 10**15) or None,
@@ -201,8 +199,7 @@ class _Routes:
 
     async def export(self, request: Request) -> Response:
         query = request.query_params
-        wanted = _choice("format", query.get("format", "csv"), list(FORMATS))
-        file_format = next(one for one in FORMATS if one == wanted)
+        file_format = _choice("format", query.get("format", "csv"), FORMATS)
         found = await self._service.leads(_caller(request), query.get("job_id"), limit=LEADS_MAX)
         content = await asyncio.to_thread(export, found, file_format)
         headers = {"content-disposition": f'attachment; filename="leads.{file_format}"'}
@@ -284,10 +281,11 @@ def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int
     return int(text)
 
 
-def _choice(name: str, value: str, known: list[Any]) -> str:
-    if value not in known:
-        raise LeadsError(422, f"{name}: one of {', '.join(known)}, not {value!r}")
-    return value
+def _choice(name: str, value: str, known: Sequence[Choice]) -> Choice:
+    for one in known:
+        if one == value:
+            return one
+    raise LeadsError(422, f"{name}: one of {', '.join(known)}, not {value!r}")
 
 
 def _event(kind: str, number: int, news: Any) -> bytes:
@@ -302,12 +300,6 @@ def _as_leads_error(error: Exception) -> LeadsError:
     match error:
         case LeadsError():
             return error
-        case EngineRefused():
-            details = {name: int(value) for name, value in error.details.items() if value.isdigit()}
-            return LeadsError(error.code, error.message, is_retryable=error.code >= 500, details=details)
-        case httpx.TransportError():
-            message = f"the engine cannot be reached ({type(error).__name__}); next: try again"
-            return LeadsError(503, message, is_retryable=True)
         case HTTPException():
             return LeadsError(error.status_code, error.detail)
         case _:

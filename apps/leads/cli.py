@@ -258,7 +258,7 @@ def export(target: dict[str, Any], job_id: str | None, file_format: str | None, 
 
 def _write(content: bytes, output: Path | None) -> None:
     if output is None:
-        click.get_binary_stream("stdout").write(content)
+        sys.stdout.buffer.write(content)
         return
     try:
         output.write_bytes(content)

@@ -11,20 +11,16 @@ The interaction's id is the job's client key: the same request again, or a recor
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
 import msgspec
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
-from apps.leads.gateway import EngineRefused
-from apps.leads.jobs import Jobs, LeadsError
+from apps.leads.errors import LeadsError
+from apps.leads.jobs import Jobs
 from apps.leads.model import DISCOVERY_BUSINESSES_MAX, DiscoveryRequest
-
-logger = logging.getLogger("leads.discord")
 
 PING, COMMAND = 1, 2
 PONG, MESSAGE, DEFERRED = 1, 4, 5
@@ -133,9 +129,6 @@ class Interactions:
                     raise LeadsError(400, f"there is no command /{other}")
         except LeadsError as error:
             return _message(error.message)
-        except (EngineRefused, httpx.TransportError) as error:
-            logger.warning("interaction %s: %r", interaction.id, error)
-            return _message("The engine cannot be reached; next: try again")
 
     def _verify(self, headers: Mapping[str, str], body: bytes) -> None:
         if self._key is None:

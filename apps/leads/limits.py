@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from apps.leads.database import now_ms
-from apps.leads.jobs import Jobs, LeadsError
+from apps.leads.errors import LeadsError
+from apps.leads.jobs import Jobs
 from apps.leads.settings import TIERS, TierLimits
 from apps.leads.store import Store
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from apps.leads.booking import LedgerEntry
-from apps.leads.jobs import LeadsError
+from apps.leads.errors import LeadsError
 from apps.leads.model import ENRICHMENT_BUSINESSES_MAX, Business, JobView, Lead, LogLine, StepView
 
 T = TypeVar("T")

@@ -21,15 +21,13 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import msgspec
 import uvicorn
 
 from apps.leads.access import LOOPBACK_NAMES, Keys
 from apps.leads.api import create_api
 from apps.leads.demo_web import running_web
-from apps.leads.gateway import EngineRefused
-from apps.leads.jobs import LeadsError
+from apps.leads.errors import LeadsError
 from apps.leads.running import open_leads
 from apps.leads.settings import Settings, SettingsError
 from apps.leads.web import LOOPBACK_ALLOWED
@@ -183,7 +181,7 @@ def run(settings: Settings, serving: ServeSettings, *, is_child: bool = False) -
         return str(error), "see apps/leads/.env.example"
     except HoldfastError as error:
         return str(error), getattr(error, "hint", "") or "is the Restate server running, and can it reach this process?"
-    except (httpx.TransportError, EngineRefused, LeadsError) as error:
+    except LeadsError as error:
         return f"the engine does not answer: {error}", "is the Restate server running? See RESTATE_INGRESS_URL"
     except OSError as error:
         return f"cannot serve on {serving.host}:{serving.port}: {error}", "choose another --port"

@@ -9,7 +9,7 @@ from typing import Any
 
 from apps.leads.access import Caller
 from apps.leads.booking import Receipt
-from apps.leads.jobs import LeadsError
+from apps.leads.errors import LeadsError
 from apps.leads.limits import Limits
 from apps.leads.messages import (
     LEAD_ID_SEPARATOR,
