@@ -12,6 +12,7 @@ from pathlib import Path
 
 import duckdb
 
+from apps.imports.database import unordered
 from apps.imports.files import Batch
 from apps.imports.formats import BY_NAME, BrokenExtract, Column, Table
 from apps.imports.model import ExtractType
@@ -240,8 +241,9 @@ def _count(con: duckdb.DuckDBPyConnection, sql: str, target: Target) -> int:
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: Table, target: Target) -> int:
-    return con.execute(
-        f"""INSERT INTO {table.target} BY NAME SELECT *, CAST($snapshot AS DATE) AS snapshot_date,
-        CAST($number AS INTEGER) AS extract_number FROM batch""",
-        {"snapshot": target.snapshot_date, "number": target.extract_number},
-    ).fetchall()[0][0]
+    with unordered(con):
+        return con.execute(
+            f"""INSERT INTO {table.target} BY NAME SELECT *, CAST($snapshot AS DATE) AS snapshot_date,
+            CAST($number AS INTEGER) AS extract_number FROM batch""",
+            {"snapshot": target.snapshot_date, "number": target.extract_number},
+        ).fetchall()[0][0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import duckdb
 
 from apps.imports.batches import Target
+from apps.imports.database import unordered
 from apps.imports.formats import NAME_LANGUAGES, NAME_TYPE, TABLES
 from apps.imports.schema import SUMMARIES, is_enterprise
 
@@ -34,7 +35,8 @@ def finalize(con: duckdb.DuckDBPyConnection, target: Target) -> int:
             parameters,
         )
         affected = "AND {column} IN (FROM affected)"
-    con.execute(_summaries(affected), parameters | {"snapshot": target.snapshot_date})
+    with unordered(con):
+        con.execute(_summaries(affected), parameters | {"snapshot": target.snapshot_date})
     return con.execute(
         f"""SELECT count(*) FROM enterprises e JOIN {SUMMARIES} s USING (enterprise_number)
         WHERE e.extract_number = $number AND s.extract_number = $number AND s.primary_name <> s.enterprise_number""",
@@ -106,8 +108,8 @@ def _summaries(affected: str) -> str:
             AND language IN {NAME_LANGUAGES} AND {of_enterprise} GROUP BY entity_number
     ) n ON n.entity_number = e.enterprise_number
     LEFT JOIN (
-        SELECT entity_number, arg_min(zipcode, rowid) AS zipcode, arg_min(municipality_nl, rowid) AS municipality_nl,
-            arg_min(municipality_fr, rowid) AS municipality_fr FROM addresses
+        SELECT entity_number, min(zipcode) AS zipcode, min(municipality_nl) AS municipality_nl,
+            min(municipality_fr) AS municipality_fr FROM addresses
         WHERE type_of_address = 'REGO' AND {of_enterprise} GROUP BY entity_number
     ) a ON a.entity_number = e.enterprise_number
     LEFT JOIN (

@@ -65,7 +65,8 @@ def create_api(
         hosts: As for `access.Guard`.
         discord_public_key: Of the Discord application, in hex; empty: no interactions are taken.
     """
-    routes = _Routes(Service(leads), keys or Keys(), Interactions(leads.jobs, discord_public_key))
+    service = Service(leads)
+    routes = _Routes(service, keys or Keys(), Interactions(service, discord_public_key))
     return Starlette(
         routes=routes.all(),
         middleware=[Middleware(Guard, hosts=hosts, csp=report.CSP)],

@@ -73,9 +73,11 @@ def enrich(
     limit: int,
     **how: Any,
 ) -> None:
-    """Look closely at the best leads of the discovery JOB_ID: whole website, owner, audit, lead score."""
-    if (job_id is None) == (path is None):
+    """Look closely at the best leads of the discovery JOB_ID, or of the newest: whole website, owner, audit, lead score."""
+    if job_id is not None and path is not None:
         raise click.UsageError("give either a discovery's job id or --file")
+    if path is None:
+        job_id = job_id or _newest_discovery(target)
     body: dict[str, Any] = {"limit": limit, "place_ids": [*place_ids], "discovery_job_id": job_id}
     if path is not None:
         try:
@@ -84,6 +86,15 @@ def enrich(
             raise Failure(f"{path}: {error}", "give a JSON list of objects with place_id and name") from error
         body["businesses"] = msgspec.to_builtins(businesses)
     _start(target, "enrichment", body, **how)
+
+
+def _newest_discovery(target: dict[str, Any]) -> str:
+    query = {"workflow_id": "discovery", "status": "completed", "limit": 1}
+    with client_of(target) as client:
+        found = client.jobs(**query, **({"user_id": target["user"]} if target["user"] else {})).jobs
+    if not found:
+        raise Failure("there is no completed discovery yet", "`leads discover NICHE LOCATION`, or give --file")
+    return found[0].job_id
 
 
 def _start(
@@ -233,13 +244,16 @@ def list_leads(target: dict[str, Any], job_id: str | None, limit: int, json_outp
 
 
 @main.command("report")
-@click.argument("lead_id")
+@click.argument("lead_id", required=False)
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), default=None, help="a file; without one, standard output")  # fmt: skip
 @click.pass_obj
-def report(target: dict[str, Any], lead_id: str, output: Path | None) -> None:
-    """The report page of a lead, as one HTML file. LEAD_ID: see `leads leads --json`."""
+def report(target: dict[str, Any], lead_id: str | None, output: Path | None) -> None:
+    """The report page of the lead LEAD_ID (see `leads leads --json`), or of the best one, as one HTML file."""
     with client_of(target) as client:
-        _write(client.report(lead_id), output)
+        best = [] if lead_id is not None else client.leads(None, 1)
+        if lead_id is None and not best:
+            raise Failure("there is no lead yet", "`leads discover NICHE LOCATION`")
+        _write(client.report(lead_id or best[0].lead_id), output)
 
 
 @main.command("export")

@@ -18,9 +18,10 @@ import msgspec
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
+from apps.leads.access import Caller
 from apps.leads.errors import LeadsError
-from apps.leads.jobs import Jobs
 from apps.leads.model import DISCOVERY_BUSINESSES_MAX, DiscoveryRequest
+from apps.leads.service import Service
 
 PING, COMMAND = 1, 2
 PONG, MESSAGE, DEFERRED = 1, 4, 5
@@ -98,8 +99,8 @@ class Interactions:
         ValueError: It is no such key.
     """
 
-    def __init__(self, jobs: Jobs, public_key: str) -> None:
-        self._jobs = jobs
+    def __init__(self, service: Service, public_key: str) -> None:
+        self._service = service
         self._key = VerifyKey(bytes.fromhex(public_key)) if public_key else None
 
     async def answer(self, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
@@ -153,11 +154,11 @@ class Interactions:
             client_key=f"discord-{interaction.id}",
             notify=[f"interaction/{interaction.application_id}/{interaction.token}"],
         )
-        await self._jobs.start_discovery(request)
+        await self._service.start_requested_discovery(Caller(request.user_id), request)
         return {"type": DEFERRED}
 
     async def _wallet(self, interaction: Interaction) -> dict[str, Any]:
-        wallet = await self._jobs.wallets.get(interaction.user_id)
+        wallet = await self._service.wallet(Caller(interaction.user_id), "me")
         held = f", {wallet.held_cents / 100:.2f} of it held" if wallet.held_cents else ""
         return _message(f"${wallet.balance_cents / 100:.2f}{held}; tier {wallet.tier}")
 

@@ -54,6 +54,10 @@ class Service:
             directory=body.directory,
             scan=body.scan,
         )
+        return await self.start_requested_discovery(caller, request)
+
+    async def start_requested_discovery(self, caller: Caller, request: DiscoveryRequest) -> JobView:
+        """For those who know what a request may hold."""
         async with self._turn(caller, JobKind.DISCOVERY, request):
             return shown(await self._jobs.start_discovery(request))
 

@@ -285,7 +285,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m apps.recon.demo", description="recon, killed and judged.")
     parser.add_argument("--jobs", type=int, default=300, help="how many scans to submit (300)")
     parser.add_argument("--seed", type=int, default=7, help="decides the generated scans and the order (7)")
-    parser.add_argument("--keep-dir", type=Path, default=Path("demo-output/demo"), help="where files go (demo-output/demo)")
+    parser.add_argument(
+        "--keep-dir", type=Path, default=Path("demo-output/demo"), help="where files go (demo-output/demo)"
+    )
     parser.add_argument("--plain", action="store_true", help="lines instead of a progress bar")
     parser.add_argument("--json", action="store_true", help="the result as JSON on stdout, all else on stderr")
     arguments = parser.parse_args()

@@ -37,6 +37,11 @@ LET $changed = (UPDATE type::thing('job', $job) SET
 IF array::len($changed) = 0 { THROW 'no such job' };
 """
 
+# A cancelled run goes on to `mark-failed` while the step that it interrupted may still be under way in this process.
+UNLESS_FINAL = """
+IF type::thing('job', $job).state IN ['completed', 'failed'] { THROW 'the job is final' };
+"""
+
 DROP_BATCHES = "DELETE scan_batch:[$job, 0]..[$job, 1000000] RETURN NONE;"
 
 DROP_WORK = f"{DROP_BATCHES} DELETE type::thing('submission', $job) RETURN NONE;"

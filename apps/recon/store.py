@@ -361,26 +361,33 @@ class Store:
         return text
 
     async def stage(self, step: Step, batches: Sequence[Batch]) -> None:
-        """Keep parsed batches for the persist steps of the same job, numbered from 0. Replaces earlier ones."""
+        """Keep parsed batches for the persist steps of the same job, numbered from 0. Replaces earlier ones.
+
+        Raises:
+            InvalidTransition: the job is final.
+        """
         rows = [
             {"id": [step.job_id, index], "body": msgspec.json.encode(batch).decode()}
             for index, batch in enumerate(batches)
         ]
-        await self.write_step(step, f"{statements.DROP_BATCHES}INSERT INTO scan_batch $rows RETURN NONE", rows=rows)
+        await self._write_work(step, f"{statements.DROP_BATCHES}INSERT INTO scan_batch $rows RETURN NONE", rows=rows)
 
     async def persist(self, step: Step, batch_index: int, observed_at_s: int) -> PersistedCounts:
         """Write one staged batch: hosts, ports, services, evidence, edges.
 
         What is known already stays: `first_seen` is kept, `last_seen` moves forward only, a name or product is
         replaced by one observed later, but never by nothing.
+
+        Raises:
+            InvalidTransition: the job is final.
         """
         (body,) = await self.read(
             "SELECT VALUE body FROM ONLY type::thing('scan_batch', $id)", id=[step.job_id, batch_index]
         )
-        if body is None:
+        if body is None:  # or dropped, because the job is final
             raise StoreError(f"batch {batch_index} of job {step.job_id} was never staged")
         batch = msgspec.json.decode(body, type=Batch)
-        await self.write_step(
+        await self._write_work(
             step,
             statements.PERSIST + (statements.PERSIST_SERVICES if batch.tells_services else ""),
             hosts=msgspec.to_builtins(batch.hosts),
@@ -390,6 +397,15 @@ class Store:
             at=datetime.fromtimestamp(observed_at_s, UTC),
         )
         return PersistedCounts(batch.host_count, len(batch.ports))
+
+    async def _write_work(self, step: Step, sql: str, **params: Any) -> None:
+        """A step that only a job that goes on may take."""
+        try:
+            await self.write_step(step, statements.UNLESS_FINAL + sql, **params)
+        except StoreError as error:
+            if "the job is final" in str(error):
+                raise InvalidTransition(f"job {step.job_id} is final; {step.name} came too late") from error
+            raise
 
     async def hosts_of_job(self, job_id: str, *, limit: int = 1000, after: str | None = None) -> list[str]:
         """Addresses of the hosts that a job told of, in order, at most `limit`, those behind `after`."""

@@ -139,12 +139,18 @@ class _Steps:
                     scan, batches = await asyncio.to_thread(_parse, text)
         except ScanRejected as error:
             raise TerminalError(str(error), 422) from error
-        await self._store.stage(step, batches)
+        try:
+            await self._store.stage(step, batches)
+        except InvalidTransition as error:
+            raise TerminalError(str(error), 409) from error
         return ParsedCounts(scan.format, len(scan.hosts), scan.port_count, scan.skipped_count, len(batches))
 
     async def persist(self, number: int) -> PersistedCounts:
         step = Step.begin(self.job_id, f"persist-{number}")
-        return await self._store.persist(step, number - 1, self._request.observed_at_s)
+        try:
+            return await self._store.persist(step, number - 1, self._request.observed_at_s)
+        except InvalidTransition as error:
+            raise TerminalError(str(error), 409) from error
 
     async def mark_completed(self, host_count: int, port_count: int) -> None:
         await self._set_state("mark-completed", JobState.COMPLETED, host_count=host_count, port_count=port_count)

@@ -61,9 +61,12 @@ def test_discover_enrich_look_and_export(url: str, tmp_path: Path) -> None:
     assert len(json.loads(ok(leads(url, "leads", job_id, "--json")))) == 3
     assert "SCORE" in ok(leads(url, "leads"))
 
+    again = leads(url, "enrich", "--limit", "1", "--no-wait")  # of the newest discovery, which there is
+    assert (again.exit_code, "insufficient funds" in again.stderr) == (1, True)
     report = tmp_path / "report.html"
     assert "wrote" in ok(leads(url, "report", lead_id, "-o", str(report)))
     assert "Why this score" in report.read_text()
+    assert "Why this score" in ok(leads(url, "report"))
     parquet = tmp_path / "leads.parquet"
     ok(leads(url, "export", job_id, "-o", str(parquet)))
     with duckdb.connect() as database:
@@ -95,6 +98,11 @@ def test_businesses_can_come_from_a_file(url: str, tmp_path: Path) -> None:
     assert (refused.exit_code, "place_id" in refused.stderr) == (1, True)
 
 
+def test_without_a_discovery_there_is_nothing_to_enrich(url: str) -> None:
+    refused = leads(url, "enrich", user="new")
+    assert (refused.exit_code, "no completed discovery" in refused.stderr) == (1, True)
+
+
 def test_without_money_it_says_how_much_is_missing_and_what_to_do(url: str) -> None:
     refused = leads(url, "discover", "bakery", "Arlon", user="poor")
     assert refused.exit_code == 1
@@ -113,7 +121,7 @@ def test_without_money_it_says_how_much_is_missing_and_what_to_do(url: str) -> N
         (("discover", "nothing like it", "Arlon"), 1, "niche"),
         (("discover", "bakery"), 2, "LOCATION"),
         (("discover", "bakery", "Arlon", "--limit", "0"), 2, "limit"),
-        (("enrich",), 2, "job id"),
+        (("enrich", "job", "--file", __file__), 2, "either"),
         (("export", "-o", "leads.xlsx"), 2, "csv, json, parquet"),
         (("wallet", "top-up", "0"), 2, "CENTS"),
         (("scan-website",), 2, "--file"),

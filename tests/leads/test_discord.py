@@ -10,6 +10,7 @@ import httpx
 import pytest
 from nacl.signing import SigningKey
 
+from apps.leads.access import Keys
 from apps.leads.discord import COMMANDS
 from apps.leads.discord_commands import CannotRegister, register
 from tests.leads.conftest import OpenLeads
@@ -62,8 +63,6 @@ async def with_discord(open_leads: OpenLeads, web: LocalWeb, **settings: Any) ->
 
 
 async def test_a_ping_is_answered_without_any_key_of_ours(open_embedded: OpenLeads, web: LocalWeb) -> None:
-    from apps.leads.access import Keys
-
     world = await with_discord(open_embedded, web)
     keys = Keys(master="secret")
     async with api_of(world, keys=keys, discord_public_key=PUBLIC_KEY) as api:
@@ -144,6 +143,20 @@ async def test_what_cannot_be_started_is_said_to_who_asked_only(
     assert says in answer["data"]["content"]
     assert answer["data"]["allowed_mentions"] == {"parse": []}
     assert await world.store.jobs() == []
+
+
+async def test_a_tiers_limits_hold_here_too(open_embedded: OpenLeads, web: LocalWeb) -> None:
+    web.route("/search", web.hold())
+    world = await with_discord(open_embedded, web, overpass_url=f"{web.url}/search", business_directory="overpass")
+    await world.wallets.top_up("discord-42", 1000, key="k")
+    async with api_of(world, discord_public_key=PUBLIC_KEY) as api:
+        first, second = (command(niche="bakery", location="Arlon", interaction=number) for number in ("1", "2"))
+        assert (await posted(api, first)).json() == {"type": 5}
+        assert "1 jobs are running" in (await posted(api, second)).json()["data"]["content"]
+    web.answers("/search", [{"elements": []}])
+    web.let_go()
+    [job] = await world.jobs.find()
+    assert (await world.over(job)).status == "completed"
 
 
 async def test_a_direct_message_names_its_user_elsewhere(open_embedded: OpenLeads, web: LocalWeb) -> None:

@@ -50,3 +50,8 @@ async def test_of_1500_events_1000_are_at_hand_and_500_are_archived(side: Side, 
 def test_sizes_below_one_are_refused(sizes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         BoundedLog("Nothing", **sizes)
+
+
+def test_a_chunk_that_is_written_elsewhere_must_be_read_from_there_too() -> None:
+    with pytest.raises(ValueError, match="go together"):
+        BoundedLog("Nothing", write_chunk=lambda key, entries: None)

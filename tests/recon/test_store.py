@@ -269,6 +269,19 @@ async def test_a_batch_that_was_never_staged_is_an_error(store: Store):
         await store.persist(step(), 3, AT_S)
 
 
+async def test_a_step_that_comes_after_the_end_writes_nothing(store: Store):
+    """The step that a cancellation interrupted may still be under way when the job is marked failed."""
+    batches = list(cut(scan_of(Port("tcp", 1))))
+    await create(store)
+    await store.stage(step("parse"), batches)
+    await store.set_state(step("mark-failed"), JobState.FAILED)
+    with pytest.raises(InvalidTransition, match="parse came too late"):
+        await store.stage(step("parse"), batches)
+    with pytest.raises(StoreError, match="never staged"):
+        await store.persist(step("persist-1"), 0, AT_S)
+    assert await store.row_counts() == {"host": 0, "port": 0, "HAS": 0, "scan_batch": 0}
+
+
 async def test_staging_again_replaces(store: Store):
     await create(store)
     await store.stage(step("parse"), list(cut(scan_of(*(Port("tcp", n) for n in range(1, 2500))))))
