@@ -67,6 +67,7 @@ def apply_batch(con: duckdb.DuckDBPyConnection, batch: Batch, path: Path, target
 
 def _load(con: duckdb.DuckDBPyConnection, path: Path, columns: tuple[Column, ...]) -> dict[int, Unreadable]:
     """The readable rows into the temporary table `batch`, in their order; what the reader rejected as answer."""
+    con.execute("SET preserve_insertion_order = true")  # whatever became of the statement before
     con.execute("DROP TABLE IF EXISTS temp.unreadable; DROP TABLE IF EXISTS temp.unreadable_scans")
     types = {column.name: column.sql_type for column in columns}
     try:

@@ -11,7 +11,7 @@ import fcntl
 import os
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -148,7 +148,8 @@ def unordered(connection: duckdb.DuckDBPyConnection) -> Generator[None]:
     try:
         yield
     finally:
-        connection.execute("SET preserve_insertion_order = true")
+        with suppress(duckdb.Error):  # after a failed statement only a rollback is possible
+            connection.execute("SET preserve_insertion_order = true")
 
 
 def one_line(error: BaseException, secret: str | None = None) -> str:

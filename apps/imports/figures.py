@@ -34,14 +34,14 @@ from apps.imports.settings import Settings
 from apps.imports.store import Store
 from holdfast import Engine
 
-_MEMORY_MB = 2048
+MEMORY_MB = 2048
 
 
-def by_hand(zip_path: Path, folder: Path) -> dict[str, Any]:
+def by_hand(zip_path: Path, folder: Path, memory_mb: int) -> dict[str, Any]:
     """Unzip and load, table after table."""
     with zipfile.ZipFile(zip_path) as archive:
         archive.extractall(folder)
-    config: dict[str, Any] = {"memory_limit": f"{_MEMORY_MB}MiB"}
+    config: dict[str, Any] = {"memory_limit": f"{memory_mb}MiB"}
     rows = 0
     with duckdb.connect(str(folder / "kbo.duckdb"), config=config) as con:
         for table in TABLES:
@@ -56,14 +56,14 @@ def by_hand(zip_path: Path, folder: Path) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def by_import(zip_path: Path, folder: Path) -> dict[str, Any]:
+def by_import(zip_path: Path, folder: Path, memory_mb: int) -> dict[str, Any]:
     """The workflow on the embedded engine, as it comes."""
-    return asyncio.run(_import(zip_path, folder))
+    return asyncio.run(_import(zip_path, folder, memory_mb))
 
 
-async def _import(zip_path: Path, folder: Path) -> dict[str, Any]:
+async def _import(zip_path: Path, folder: Path, memory_mb: int) -> dict[str, Any]:
     settings = Settings.load(
-        environ={}, database=str(folder / "kbo.duckdb"), files=folder / "files", memory_limit_mb=_MEMORY_MB
+        environ={}, database=str(folder / "kbo.duckdb"), files=folder / "files", memory_limit_mb=memory_mb
     )
     async with Store(settings) as store, Engine(create_app(store, settings), db=folder / "engine.db") as engine:
         result = await engine.client.generic_call(
@@ -87,22 +87,23 @@ async def _import(zip_path: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-WAYS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {"by hand": by_hand, "imports": by_import}
+WAYS: dict[str, Callable[[Path, Path, int], dict[str, Any]]] = {"by hand": by_hand, "imports": by_import}
 
 
-def measured(way: str, zip_path: Path, scratch: Path) -> dict[str, Any]:
+def measured(way: str, zip_path: Path, scratch: Path, memory_mb: int) -> dict[str, Any]:
     """Run one way in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="figures-", dir=scratch) as folder:
         command = [sys.executable, "-m", "apps.imports.figures", "--way", way, "--zip", str(zip_path), "--in", folder]
+        command += ["--memory-mb", str(memory_mb)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 ourselves
         if done.returncode:
             raise SystemExit(f"{way} failed: {done.stderr[-2000:]}")
         return json.loads(done.stdout)
 
 
-def _child(way: str, zip_path: Path, folder: Path) -> None:
+def _child(way: str, zip_path: Path, folder: Path, memory_mb: int) -> None:
     began_s = time.perf_counter()
-    found = WAYS[way](zip_path, folder)
+    found = WAYS[way](zip_path, folder, memory_mb)
     used = resource.getrusage(resource.RUSAGE_SELF)
     found |= {
         "wall_s": time.perf_counter() - began_s,
@@ -132,13 +133,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m apps.imports.figures", description=__doc__)
     parser.add_argument("--enterprises", type=int, default=970_000, help="970000 is about 1 GB (970000)")
     parser.add_argument("--rounds", type=int, default=1, help="how often each way runs, in turns (1)")
+    parser.add_argument("--memory-mb", type=int, default=MEMORY_MB, help=f"DuckDB's limit ({MEMORY_MB})")
     parser.add_argument("--scratch", type=Path, default=None, help="where the files go (the system's place)")
     parser.add_argument("--zip", type=Path, default=None, help="a full extract that is there already")
     parser.add_argument("--way", choices=[*WAYS], help=argparse.SUPPRESS)
     parser.add_argument("--in", dest="folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.way:
-        _child(arguments.way, arguments.zip, arguments.folder)
+        _child(arguments.way, arguments.zip, arguments.folder, arguments.memory_mb)
         return 0
     with tempfile.TemporaryDirectory(prefix="figures-", dir=arguments.scratch) as scratch:
         zip_path = arguments.zip
@@ -151,8 +153,14 @@ def main() -> int:
             unzipped = sum(info.file_size for info in archive.infolist())
         sys.stdout.write(f"{unzipped / 1e9:.2f} GB in files, {zip_path.stat().st_size / 1e6:.0f} MB zipped\n")
         load = os.getloadavg()[0]
-        sys.stdout.write(f"{os.cpu_count()} processors, load {load:.1f} before, DuckDB {duckdb.__version__}\n\n")
-        found = [(way, measured(way, zip_path, Path(scratch))) for _ in range(arguments.rounds) for way in WAYS]
+        sys.stdout.write(
+            f"{os.cpu_count()} processors, load {load:.1f} before, DuckDB {duckdb.__version__}, memory limit {arguments.memory_mb} MB\n\n"
+        )
+        found = [
+            (way, measured(way, zip_path, Path(scratch), arguments.memory_mb))
+            for _ in range(arguments.rounds)
+            for way in WAYS
+        ]
     sys.stdout.write("\n".join(_table(found)) + "\n\n")
     best = {way: min(each["cpu_s"] for name, each in found if name == way) for way in WAYS}
     clock = {way: min(each["wall_s"] for name, each in found if name == way) for way in WAYS}

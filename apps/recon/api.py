@@ -31,6 +31,7 @@ import httpx
 import msgspec
 import restate
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -129,6 +130,7 @@ def create_api(
         middleware=[Middleware(RequestLog)],
         exception_handlers={
             ApiError: http.answer_error,
+            HTTPException: http.answer_routing,
             StoreError: http.answer_store_error,
             Exception: http.answer_unexpected,
         },

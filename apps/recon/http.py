@@ -6,9 +6,11 @@ import hmac
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -131,6 +133,14 @@ async def answer_error(_: Request, error: Exception) -> Response:
     """Exception handler for `ApiError`."""
     assert isinstance(error, ApiError)
     return answer(ErrorBody(error.code, str(error), datetime.now(UTC)), error.status, error.headers)
+
+
+async def answer_routing(request: Request, error: Exception) -> Response:
+    """Exception handler for what Starlette itself refuses: no such route, or another method."""
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase.lower()
+    body = ErrorBody(phrase.replace(" ", "_"), f"{request.method} {request.url.path}: {phrase}", datetime.now(UTC))
+    return answer(body, error.status_code, error.headers)
 
 
 async def answer_store_error(_: Request, error: Exception) -> Response:

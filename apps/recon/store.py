@@ -208,8 +208,8 @@ class Store:
     async def create_job(self, request: IngestRequest, scan: str) -> Job:
         """Create a job in state `pending` with its scan, or return the one that has this id, whatever its state."""
         known = await self.job(request.job_id)
-        if known is not None:
-            return known
+        if known is not None and known.state is not JobState.PENDING:
+            return known  # of a pending one the scan may be missing: the process died while both were written
         results = await self.write(
             statements.CREATE_JOB,
             job=request.job_id,

@@ -57,6 +57,7 @@ def invocations(server: RunningRestate, service: str) -> int:
     answer = httpx.post(
         f"{server.admin_url}/query", json={"query": query}, headers={"accept": "application/json"}, timeout=PATIENCE_S
     )
+    assert answer.status_code == 200, answer.text
     return int(answer.json()["rows"][0]["n"])
 
 

@@ -115,7 +115,9 @@ def test_versions_are_kept():
         "5.9p1 Debian 5ubuntu1",
         cpes=("cpe:/a:openbsd:openssh:5.9p1", "cpe:/o:linux:linux_kernel"),
     )
-    assert scan.hosts["192.168.1.4"].ports["tcp", 80] == Port("tcp", 80, "http", "Apache httpd", "2.2.22")
+    assert scan.hosts["192.168.1.4"].ports["tcp", 80] == Port(
+        "tcp", 80, "http", "Apache httpd", "2.2.22", cpes=("cpe:/a:apache:http_server:2.2.22",)
+    )
 
 
 HOST = {"host": "a.example", "ip": "192.0.2.1"}

@@ -152,6 +152,7 @@ def running_server(*, env: Mapping[str, str] | None = None, base_dir: Path | Non
     try:
         _wait_until(lambda: _answers(f"{server.admin_url}/health"), process, log_path)
         _wait_until(lambda: _answers(f"{server.ingress_url}/restate/health"), process, log_path)
+        _wait_until(lambda: _tells(server.admin_url), process, log_path)
         yield server
     finally:
         _stop(process)
@@ -270,6 +271,15 @@ def _wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log
             tail = log_path.read_text(errors="replace")[-2000:]
             raise RuntimeError(f"{process.args!r} did not come up (exit code {process.poll()}):\n{tail}")
         time.sleep(0.05)  # between two looks at the condition
+
+
+def _tells(admin_url: str) -> bool:
+    """Does SQL work? It does not for a moment after health is fine, until the partitions are opened."""
+    query = {"query": "SELECT count(1) FROM sys_invocation"}
+    try:
+        return httpx.post(f"{admin_url}/query", json=query, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def _answers(url: str) -> bool:
