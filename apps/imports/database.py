@@ -143,7 +143,7 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Generator[None]:
 @contextmanager
 def unordered(connection: duckdb.DuckDBPyConnection) -> Generator[None]:
     """For inserts whose order does not matter. With order, two threads leave row groups half full, and the checkpoint
-    writes the table a second time: measured, half of what the insert itself takes."""
+    writes the table a second time: measured, 0.5 s after 0.75 s of inserting."""
     connection.execute("SET preserve_insertion_order = false")
     try:
         yield

@@ -17,10 +17,12 @@ from apps.leads.model import CostView, JobView, LogLine, StepView
 from apps.leads.wallet import WalletView
 
 REQUEST_TIMEOUT_S = 60.0
-CONNECTION_ATTEMPTS = 6
-"""Over some fifteen seconds: the server may just be starting."""
+CONNECTION_ATTEMPTS = 5
+"""Over some eight seconds: the server may just be starting."""
 LOOK_S = 0.3
 """Between two looks at a job that is followed."""
+AWAY_MAX_S = 60.0
+"""How long a job is followed without any answer."""
 
 T = TypeVar("T")
 _HINTS = {
@@ -38,6 +40,10 @@ class Refused(Exception):
         super().__init__(message)
         self.hint = hint
         self.body = body
+
+
+class Away(Refused):
+    """No answer: it is away, or never was there."""
 
 
 class ApiClient:
@@ -84,15 +90,20 @@ class ApiClient:
         return self._ask("POST", f"{_job(job_id)}/resume", JobView)
 
     def follow(self, job_id: str) -> Generator[tuple[JobView, list[LogLine]]]:
-        """The job and its new log lines, until it is over."""
-        seen = 0
+        """The job and its new log lines, until it is over. leads may be away for a while meanwhile: the job goes on after it."""
+        seen, answered_s = 0, time.monotonic()
         while True:
-            job = self.job(job_id)
-            lines = self.logs(job_id, seen)
-            seen += len(lines)
-            yield job, lines
-            if job.status.is_final:
-                return
+            try:
+                job = self.job(job_id)
+                lines = self.logs(job_id, seen)
+            except Away:
+                if time.monotonic() - answered_s > AWAY_MAX_S:
+                    raise
+            else:
+                seen, answered_s = seen + len(lines), time.monotonic()
+                yield job, lines
+                if job.status.is_final:
+                    return
             time.sleep(LOOK_S)  # between two looks
 
     def leads(self, job_id: str | None, limit: int = 1000) -> list[LeadItem]:
@@ -134,7 +145,7 @@ class ApiClient:
             raise Refused(f"{self._url!r} is no address", "give --url as http://host:port") from error
         except httpx.HTTPError as error:
             hint = "start it with `python -m apps.leads serve`, or say where it is with --url"
-            raise Refused(f"no answer from {self._url}: {error or type(error).__name__}", hint) from error
+            raise Away(f"no answer from {self._url}: {error or type(error).__name__}", hint) from error
         if answer.is_success:
             return answer.content
         try:

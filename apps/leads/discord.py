@@ -11,6 +11,8 @@ The interaction's id is the job's client key: the same request again, or a recor
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,9 +22,13 @@ from nacl.signing import VerifyKey
 
 from apps.leads.access import Caller
 from apps.leads.errors import LeadsError
-from apps.leads.model import DISCOVERY_BUSINESSES_MAX, DiscoveryRequest
+from apps.leads.model import DISCOVERY_BUSINESSES_MAX, DiscoveryRequest, JobView
 from apps.leads.service import Service
 
+logger = logging.getLogger("leads.discord")
+
+START_S = 2.0
+"""How long a start may take before something else is answered: Discord gives up after three seconds."""
 PING, COMMAND = 1, 2
 PONG, MESSAGE, DEFERRED = 1, 4, 5
 ONLY_FOR_WHO_ASKED = 64
@@ -101,6 +107,7 @@ class Interactions:
 
     def __init__(self, service: Service, public_key: str) -> None:
         self._service = service
+        self._starting: set[asyncio.Task[JobView]] = set()
         self._key = VerifyKey(bytes.fromhex(public_key)) if public_key else None
 
     async def answer(self, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
@@ -154,8 +161,20 @@ class Interactions:
             client_key=f"discord-{interaction.id}",
             notify=[f"interaction/{interaction.application_id}/{interaction.token}"],
         )
-        await self._service.start_requested_discovery(Caller(request.user_id), request)
+        start = asyncio.create_task(self._service.start_requested_discovery(Caller(request.user_id), request))
+        self._starting.add(start)
+        start.add_done_callback(self._started)
+        done, _ = await asyncio.wait({start}, timeout=START_S)
+        if not done:
+            # "Thinking" would stay for ever if it failed now. A result follows this message just as well.
+            return _message("The engine is slow just now. If the job can be started, its result follows here.")
+        start.result()
         return {"type": DEFERRED}
+
+    def _started(self, start: asyncio.Task[JobView]) -> None:
+        self._starting.discard(start)
+        if not start.cancelled() and (error := start.exception()) is not None:
+            logger.info("a discovery was not started: %s", error)
 
     async def _wallet(self, interaction: Interaction) -> dict[str, Any]:
         wallet = await self._service.wallet(Caller(interaction.user_id), "me")

@@ -36,7 +36,7 @@ STORE_DIRECTORY = "surreal"
 STOP_S = 5
 """How long requests that run get at a stop."""
 
-__all__ = ["ENGINE_FILE", "STORE_DIRECTORY", "main", "run", "serve"]
+__all__ = ["ENGINE_FILE", "STORE_DIRECTORY", "listen", "main", "run", "serve"]
 
 
 async def serve(settings: Settings, listener: socket.socket, *, until: Callable[[asyncio.Event], None]) -> None:
@@ -73,6 +73,14 @@ async def serve(settings: Settings, listener: socket.socket, *, until: Callable[
         await serving
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises: OSError, OverflowError: the address is not ours to take."""
+    listener = socket.create_server((host, port), backlog=512)
+    # asyncio does so only for sockets that name TCP; else each answer on a kept connection waits 40 ms for an ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
 class _Server(uvicorn.Server):
     """Leaves signals to us: the engine and the database must close after the last request, in this order."""
 
@@ -106,9 +114,7 @@ def run(settings: Settings, *, is_child: bool = False) -> int:
     """
     logs.configure(settings.log_format, settings.log_level)
     try:
-        listener = socket.create_server((settings.host, settings.port), backlog=512)
-        # asyncio does so only for sockets that name TCP; else each answer on a kept connection waits 40 ms for an ACK.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener = listen(settings.host, settings.port)
     except (OSError, OverflowError) as error:
         where = f"{settings.host}:{settings.port}"
         sys.stderr.write(f"error: cannot listen on {where}: {error}\nnext: choose another --host or --port\n")

@@ -19,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from unittest import mock
 
 from restate.vm import VMWrapper
@@ -71,8 +71,8 @@ def run_virtually(main: Callable[[], Awaitable[T]], *, start: datetime = START) 
     def counted_from_now(delay_ms: int) -> int:
         return delay_ms + round((now_s() - real_time()) * 1000)
 
-    def sys_sleep(vm: VMWrapper, millis: int, name: str | None = None) -> int:
-        return sleep(vm, counted_from_now(millis), name)
+    def sys_sleep(vm: VMWrapper, millis: int, name: str | None = None) -> Any:
+        return cast(Any, sleep)(vm, counted_from_now(millis), name)
 
     def sys_send(
         vm: VMWrapper,

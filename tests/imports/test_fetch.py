@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -72,7 +72,8 @@ def source() -> Iterator[Source]:
 def serving(source: Source) -> Iterator[Source]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            source.answer(self, is_head=False)
+            with suppress(BrokenPipeError, ConnectionResetError):  # who asked had enough
+                source.answer(self, is_head=False)
 
         def do_HEAD(self) -> None:
             source.answer(self, is_head=True)

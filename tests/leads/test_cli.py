@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -13,8 +14,11 @@ from click.testing import CliRunner, Result
 
 from apps.leads import client
 from apps.leads.cli import main
+from apps.leads.cli_output import client_of
+from tests.leads.local_web import local_web
 from tests.leads.ui import served
 from tests.leads.world import PAGES
+from tests.support.restate_server import free_ports
 
 CONFIGURED = [name for name in os.environ if name.startswith(("LEADS_", "RESTATE_"))]
 
@@ -147,6 +151,26 @@ def test_a_job_that_fails_is_exit_code_1_and_resumes_by_one_command(tmp_path: Pa
         extract.write_text('{"type": "FeatureCollection", "features": []}')
         assert ok(leads(url, "jobs", "resume", job_id)).startswith(f"completed {job_id}")
         assert "$0.00" in ok(leads(url, "wallet", "show"))
+
+
+def test_a_job_is_followed_through_a_restart_of_the_server(tmp_path: Path) -> None:
+    """Stopped while the search waits, started again on the same port: who watches sees the end."""
+    [port] = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    with local_web() as web, client_of({"url": url, "key": None}) as client, ThreadPoolExecutor(1) as thread:
+        web.route("/search", web.hold())
+        variables = {"LEADS_OVERPASS_URL": f"{web.url}/search", "LEADS_BUSINESS_DIRECTORY": "overpass"}
+        with served(tmp_path, "--port", str(port), **variables):
+            ok(leads(url, "wallet", "top-up", "100"))
+            line = ok(leads(url, "discover", "bakery", "Arlon", "--no-scan", "--no-wait"))
+            watching = client.follow(line.split()[1].rstrip(","))
+            assert next(watching)[0].status in ("pending", "running")
+            last = thread.submit(lambda: [job.status for job, _ in watching][-1])
+        assert not last.done()
+        web.answers("/search", [{"elements": []}])
+        web.let_go()
+        with served(tmp_path, "--port", str(port), **variables):
+            assert last.result(60) == "completed"
 
 
 def test_nobody_there_is_said_in_one_line() -> None:

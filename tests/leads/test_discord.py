@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from nacl.signing import SigningKey
 
+from apps.leads import discord
 from apps.leads.access import Keys
 from apps.leads.discord import COMMANDS
 from apps.leads.discord_commands import CannotRegister, register
+from apps.leads.gateway import Gateway
+from apps.leads.jobs import Jobs
+from apps.leads.store import Store
 from tests.leads.conftest import OpenLeads
 from tests.leads.local_web import LocalWeb
 from tests.leads.ui import api_of
-from tests.leads.world import World, until
+from tests.leads.world import World, settings_for, until
 
 DISCORD = SigningKey(bytes(range(32)))
 PUBLIC_KEY = DISCORD.verify_key.encode().hex()
@@ -157,6 +163,23 @@ async def test_a_tiers_limits_hold_here_too(open_embedded: OpenLeads, web: Local
     web.let_go()
     [job] = await world.jobs.find()
     assert (await world.over(job)).status == "completed"
+
+
+async def test_discord_is_answered_in_time_also_when_the_engine_is_not(
+    tmp_path: Path, web: LocalWeb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discord, "START_S", 0.05)
+    web.route("/Wallet/discord-42/get", web.hold())
+    async with AsyncExitStack() as stack:
+        settings = settings_for(tmp_path, web)
+        store = await stack.enter_async_context(Store(tmp_path))
+        slow = await stack.enter_async_context(Gateway.http(web.url, web.url))
+        world = World(store=store, settings=settings, gateway=slow, jobs=Jobs(store, settings, slow), user="ada")
+        api = await stack.enter_async_context(api_of(world, discord_public_key=PUBLIC_KEY))
+        answer = (await posted(api, command(niche="bakery", location="Arlon"))).json()
+        assert answer["type"] == 4
+        assert "The engine is slow" in answer["data"]["content"]
+        web.let_go()
 
 
 async def test_a_direct_message_names_its_user_elsewhere(open_embedded: OpenLeads, web: LocalWeb) -> None:

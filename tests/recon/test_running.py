@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -30,6 +31,7 @@ from apps.recon.cli import recon as recon_command
 from apps.recon.engines import EngineUnavailable, open_store, register
 from apps.recon.generator import naabu_scan
 from apps.recon.model import JobState
+from apps.recon.serve import listen
 from apps.recon.settings import InvalidSetting, Settings, documented
 from apps.recon.store import Store
 from apps.recon.surreal import ServerAddress, StoreRefused, StoreUnavailable
@@ -356,6 +358,22 @@ async def test_an_engine_that_is_away_makes_it_not_ready_but_alive(tmp_path: Pat
                 503, {"status": "unavailable", "database": "ok", "engine": "fails"},
             )  # fmt: skip
             assert (await http.get("/health")).status_code == 200
+
+
+async def test_what_has_no_route_is_refused_as_json(tmp_path: Path):
+    async with embedded(Store(tmp_path / "surreal"), ":memory:") as recon, serving(recon.store, recon.client) as http:
+        nowhere, wrong_method = await http.get("/v1/nothing"), await http.delete("/v1/jobs")
+    assert (nowhere.status_code, nowhere.json()["error"]) == (404, "not_found")
+    assert (wrong_method.status_code, wrong_method.json()["error"]) == (405, "method_not_allowed")
+    assert "GET" in wrong_method.headers["allow"]
+
+
+def test_answers_leave_at_once():
+    """Without it the second packet of an answer waits for the client's delayed acknowledgement, 40 ms later."""
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
 async def test_each_answer_carries_the_id_of_its_log_line(tmp_path: Path, caplog: pytest.LogCaptureFixture):
