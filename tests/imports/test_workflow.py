@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from pathlib import Path
 
 import pytest
 
-from apps.imports.model import Status, job_id_of
+from apps.imports.model import Progress, Status, job_id_of
 from apps.imports.verify import Expected, actual, differences
 from tests.imports.conftest import Extracts, World, until
 from tests.imports.extracts import full_extract
@@ -80,8 +79,12 @@ async def test_progress_is_answered_while_a_batch_is_at_work_and_never_goes_back
     invocation_id = await world.start("full", str(extracts.full))
     seen = [await world.progress("full")]
     await reached.wait()
-    async with asyncio.timeout(5):
-        seen.append(await world.progress("full"))
+
+    async def at_work() -> Progress | None:  # a server records the state a moment after the step began
+        progress = await world.progress("full")
+        return progress if progress.step == "activity-insert-2" else None
+
+    seen.append(await until(at_work))
     assert seen[-1].status is Status.PROCESSING
     assert seen[-1].step == "activity-insert-2"
     assert (seen[-1].current_table, seen[-1].current_operation, seen[-1].current_batch) == ("activity", "insert", 2)

@@ -154,13 +154,13 @@ def test_a_job_that_fails_is_exit_code_1_and_resumes_by_one_command(tmp_path: Pa
 
 
 def test_a_job_is_followed_through_a_restart_of_the_server(tmp_path: Path) -> None:
-    """Stopped while the search waits, started again on the same port: who watches sees the end."""
+    """Killed while the search waits, started again on the same port: who watches sees the end."""
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     with local_web() as web, client_of({"url": url, "key": None}) as client, ThreadPoolExecutor(1) as thread:
         web.route("/search", web.hold())
         variables = {"LEADS_OVERPASS_URL": f"{web.url}/search", "LEADS_BUSINESS_DIRECTORY": "overpass"}
-        with served(tmp_path, "--port", str(port), **variables):
+        with served(tmp_path, "--port", str(port), is_killed=True, **variables):
             ok(leads(url, "wallet", "top-up", "100"))
             line = ok(leads(url, "discover", "bakery", "Arlon", "--no-scan", "--no-wait"))
             watching = client.follow(line.split()[1].rstrip(","))

@@ -57,8 +57,8 @@ def events(text: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 @contextmanager
-def served(folder: Path, *options: str, **variables: str) -> Iterator[str]:
-    """`leads serve` on a free port, in a process; gives its address."""
+def served(folder: Path, *options: str, is_killed: bool = False, **variables: str) -> Iterator[str]:
+    """`leads serve` on a free port, in a process; gives its address. `is_killed`: at the end by SIGKILL."""
     command = [sys.executable, "-m", "apps.leads", "serve", "--child", "--port", "0", "--dir", str(folder / "data")]
     with (
         (folder / "leads.log").open("a") as log,
@@ -79,6 +79,8 @@ def served(folder: Path, *options: str, **variables: str) -> Iterator[str]:
             assert said, (folder / "leads.log").read_text()
             yield json.loads(said)["url"]
         finally:
+            if is_killed:
+                process.kill()
             process.stdin.close()
             try:
                 process.wait(PATIENCE_S)

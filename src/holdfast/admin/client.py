@@ -418,9 +418,11 @@ def _refusal(answer: httpx.Response) -> HoldfastError:
     return error_type(message)
 
 
-def _unexpected(answer: httpx.Response) -> EngineError:
+def _unexpected(answer: httpx.Response) -> HoldfastError:
     message = f"{answer.request.method} {answer.request.url} was answered {answer.status_code}"
     detail = answer.text.strip()[:200]
+    if answer.status_code == 400 and detail.startswith("Invalid URL"):  # an id in the path that is none
+        return InvalidRequest(detail)
     return EngineError(
         f"{message}: {detail}" if detail else message, hint="is that the admin API of a holdfast engine?"
     )

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+_FOLDER = Path(".restate")
+
 
 def _folder_option(command: _Command) -> _Command:
     return click.option(
         "--dir",
         "folder",
         type=click.Path(file_okay=False, path_type=Path),
-        default=Path(".restate"),
+        default=_FOLDER,
         show_default=True,
         help="Its data and log.",
     )(command)
@@ -50,7 +52,7 @@ def up(folder: Path, ingress_port: int, admin_port: int, as_json: bool) -> None:
     server, is_new = start(folder, ingress_port=ingress_port, admin_port=admin_port, told=talk)
     show({**asdict(server), "is_new": is_new}, as_json, lambda: _text(server))
     if not as_json:
-        talk("started; stop it with: holdfast restate down" if is_new else "it was running already")
+        talk(f"started; stop it with: {_command('down', folder)}" if is_new else "it was running already")
 
 
 @restate.command()
@@ -84,7 +86,7 @@ def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
     show(asdict(server) if server else None, as_json, lambda: _text(server) if server else "")
     if server is None:
         if not as_json:
-            talk(f"no server runs from {folder}; start one: holdfast restate up")
+            talk(f"no server runs from {folder}; start one: {_command('up', folder)}")
         ctx.exit(1)
 
 
