@@ -112,6 +112,11 @@ class OsmFiles(InstantDirectory):
 
     def check(self, query: SearchQuery) -> None:
         tags_of(query)
+        if not newest_extracts(self._folder):
+            raise TerminalError(
+                f"{self._folder} has no extracts; LEADS_OSM_FILES names a folder with <place>_<date>.geojson files",
+                status_code=500,
+            )
 
     async def search(self, query: SearchQuery) -> Found:
         return await asyncio.to_thread(self._search, tags_of(query), query)

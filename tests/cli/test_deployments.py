@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import restate
+import trustme
 
 from tests.admin.zoo import app as zoo_app
 from tests.cli.support import Serve, Served, poll
 from tests.support.restate_server import serving_h2c
 
+IDENTITY = "publickeyv1_w7YHemBctH5Ck2nQRQ47iBBqhNHy4FV7t2Usbye2A6f"
 UNKNOWN = "dp_16tCcPQuIcwtYpzUmqjMAmK"
 
 
@@ -93,6 +97,43 @@ def test_what_cannot_be_registered(here: Served, zoo: str, case: str):
     assert words in first
 
 
+NEXT_STEPS = {
+    "another type": ("{zoo}/object/refused", "give the service another name; or, if the change is meant, --breaking"),
+    "no address": ("localhost:9080", "write all of it, e.g. http://localhost:9080"),
+    "nobody listens": ("http://127.0.0.1:1", "what the endpoint answers: curl -i --http2-prior-knowledge URL/discover"),
+}
+
+
+@pytest.mark.parametrize("case", NEXT_STEPS)
+def test_a_refused_address_says_what_to_do(here: Served, zoo: str, case: str):
+    url, step = NEXT_STEPS[case]
+    registered(here, f"{zoo}/plain/refused")
+    result = here.cli("deployments", "register", url.replace("{zoo}", zoo))
+    assert result.stderr.splitlines()[-1] == f"  next: {step}"
+
+
+def test_an_endpoint_that_wants_signed_requests_says_how_to_sign_them(here: Served):
+    signed_only = restate.app([restate.Service("Signed")], identity_keys=[IDENTITY])
+    with serving_h2c(signed_only) as url:
+        result = here.cli("deployments", "register", url)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(
+        "  next: does it ask for signed requests? holdfast serve --identity"
+    )
+
+
+def test_an_endpoint_of_an_unknown_authority_says_where_to_name_it(here: Served, tmp_path: Path):
+    issued = trustme.CA().issue_cert("localhost")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    issued.cert_chain_pems[0].write_to_path(str(cert))
+    issued.private_key_pem.write_to_path(str(key))
+    with serving_h2c(zoo_app, tls=(cert, key)) as url:
+        result = here.cli("deployments", "register", url)
+    assert result.exit_code == 1
+    assert "CERTIFICATE_VERIFY_FAILED" in result.stderr
+    assert result.stderr.splitlines()[-1].endswith("holdfast serve --endpoint-ca ca.pem")
+
+
 @pytest.mark.parametrize("option", ["--header", "--metadata"])
 def test_a_pair_needs_both_halves(here: Served, zoo: str, option: str):
     result = here.cli("deployments", "register", f"{zoo}/plain/pairs", option, "alone")
@@ -169,6 +210,16 @@ def test_a_deployment_that_is_not_there(here: Served, command: str):
     result = here.cli("deployments", command, UNKNOWN)
     assert result.exit_code == 2
     assert result.stderr.splitlines()[0] == f"error HF0105: The requested deployment '{UNKNOWN}' does not exist"
+
+
+@pytest.mark.parametrize("command", ["describe", "remove", "update"])
+def test_what_is_no_id_of_a_deployment(here: Served, command: str):
+    options = ("--no-headers",) if command == "update" else ()
+    result = here.cli("deployments", command, "dp_nope", *options)
+    assert result.exit_code == 2
+    first, step = result.stderr.splitlines()
+    assert first.startswith("error HF0105: Invalid URL: Cannot parse `deployment` with value `dp_nope`")
+    assert step == "  next: what there is: holdfast deployments list"
 
 
 def test_a_service_is_described(here: Served):

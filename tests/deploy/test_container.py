@@ -245,8 +245,7 @@ def test_recon_is_deployed_with_the_same_command(
     monkeypatch.chdir(REPOSITORY)
     line = ["deploy", "render", "--mechanism", "self-hosted", "apps.recon.app:app", "--package", ".[recon]"]
     files = {
-        file["path"]: file["text"]
-        for file in json_of(*line, "--data", "/data", "--env", "RECON_STORE=/data/store")["files"]
+        file["path"]: file["text"] for file in json_of(*line, "--data", "/data", "--env", "RECON_DIR=/data")["files"]
     }
     dockerfile = files["deploy/self-hosted/Dockerfile"]
     assert "COPY apps ./apps\n" in dockerfile
@@ -257,7 +256,7 @@ def test_recon_is_deployed_with_the_same_command(
     stage = Stage(tmp_path, exposed="9080", command=command)
     stage.here("/opt/venv/bin").mkdir(parents=True)
     stage.here("/opt/venv/bin/python").symlink_to(sys.executable)
-    variables = {"RECON_STORE": str(tmp_path / "store"), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    variables = {"RECON_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with running(stage, port, **variables):
         more = ["--uri", f"http://127.0.0.1:{port}", "--admin-url", restate.admin_url]
         deadline = time.monotonic() + PATIENCE_S

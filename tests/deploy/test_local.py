@@ -111,6 +111,12 @@ def test_up_twice_is_one_server_and_down_stops_it(up: dict[str, str], project: P
     assert json_of("restate", "down") == {"stopped": False}
 
 
+def test_a_server_of_another_folder_is_named_with_it(project: Path) -> None:
+    told = cli("restate", "status", "--dir", "my data")
+    assert told.exit_code == 1
+    assert told.stderr == "no server runs from my data; start one: holdfast restate up --dir 'my data'\n"
+
+
 def test_data_outlives_the_server(up: dict[str, str], project: Path) -> None:
     with running(*local("--admin-url", up["admin_url"]), cwd=project):
         pass

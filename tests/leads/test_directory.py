@@ -170,3 +170,9 @@ async def test_a_wrong_question_is_not_asked_again(web: LocalWeb) -> None:
     web.answers("/api", [400])
     with pytest.raises(TerminalError, match="answered with 400"):
         await Overpass(f"{web.url}/api").search(query())
+
+
+@pytest.mark.parametrize("folder", ["missing", "."])
+def test_a_folder_without_extracts_is_refused_before_anything_is_paid(folder: str, tmp_path: Path) -> None:
+    with pytest.raises(TerminalError, match="LEADS_OSM_FILES names a folder"):
+        OsmFiles(tmp_path / folder).check(query())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -52,7 +53,7 @@ def up(folder: Path, ingress_port: int, admin_port: int, as_json: bool) -> None:
     server, is_new = start(folder, ingress_port=ingress_port, admin_port=admin_port, told=talk)
     show({**asdict(server), "is_new": is_new}, as_json, lambda: _text(server))
     if not as_json:
-        talk(f"started; stop it with: {_command('down', folder)}" if is_new else "it was running already")
+        talk(f"started; stop it with: {_line('down', folder)}" if is_new else "it was running already")
 
 
 @restate.command()
@@ -86,7 +87,7 @@ def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
     show(asdict(server) if server else None, as_json, lambda: _text(server) if server else "")
     if server is None:
         if not as_json:
-            talk(f"no server runs from {folder}; start one: {_command('up', folder)}")
+            talk(f"no server runs from {folder}; start one: {_line('up', folder)}")
         ctx.exit(1)
 
 
@@ -99,3 +100,8 @@ def _text(server: LocalServer) -> str:
         f"data     {server.folder}",
     )
     return "\n".join(lines)
+
+
+def _line(verb: str, folder: Path) -> str:
+    """A command to type, about the server of this folder."""
+    return f"holdfast restate {verb}" + ("" if folder == _FOLDER else f" --dir {shlex.quote(str(folder))}")
