@@ -18,6 +18,8 @@ from holdfast.cli import demo
 from holdfast.cli.main import holdfast
 from tests.cli.support import run
 
+REPOSITORY = Path(__file__).parents[2]
+
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
@@ -157,3 +159,31 @@ def test_demo_without_its_packages(monkeypatch: pytest.MonkeyPatch):
     first, second = result.stderr.splitlines()
     assert first == "error HF0000: the demo needs packages that are not installed: no-such-package"
     assert second.startswith("  next: run it with everything it needs: make demo; or: pip install -e '")
+
+
+PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (REPOSITORY / "docs").glob("*.md"))]
+WRITTEN = re.compile(r"`holdfast ([a-z][^`]*)`|^\$ (?:! )?holdfast ([a-z].*)$|^ {2,}holdfast ([a-z].*)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_says_to_type_is_a_command_with_these_options(page: str):
+    written = [next(filter(None, found)) for found in WRITTEN.findall((REPOSITORY / page).read_text())]
+    assert [line for line in written if not is_known(line.partition(" | ")[0].split())] == []
+
+
+def is_known(words: list[str]) -> bool:
+    """Whether these words after `holdfast` name a command, or a group of them, and options that it has."""
+    command: click.Command = holdfast
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        name, *words = words
+        if name not in command.commands:
+            return False
+        command = command.commands[name]
+    options = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    return {word.partition("=")[0] for word in words if word.startswith("--")} <= options | {"--help"}
+
+
+def test_a_page_may_not_say_what_is_no_command():
+    assert is_known(["invocations", "show", "ID"])
+    assert not is_known(["invocations", "describe", "ID"])
+    assert not is_known(["invocations", "show", "ID", "--nope"])
