@@ -81,7 +81,8 @@ class _Routes:
         return Response(self._document, media_type="application/json")
 
     async def start(self, request: Request) -> Response:
-        return _json(await self._imports.start(parse_start(await _body(request))), 202)
+        start = parse_start(await _body(request))
+        return _json(await self._imports.start(start.request, is_id_given=start.is_id_given), 202)
 
     async def progress(self, request: Request) -> Response:
         import_id = request.path_params["import_id"]

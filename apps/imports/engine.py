@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
 import httpx
@@ -28,6 +28,10 @@ PATIENCE_S = 10.0
 PAUSE_S_MAX = 2.0
 REQUEST_TIMEOUT_S = 10.0
 REGISTER_TIMEOUT_S = 60.0
+
+RunState = Literal["unknown", "running", "ended"]
+NOT_READY = 470
+"""The engine's status for the result of a workflow that is not over."""
 
 
 class EngineAway(Exception):
@@ -118,8 +122,8 @@ class EngineClient:
         is_repeated = isinstance(retry, Retry) and retry.attempts_made > 0
         return Started(sent.invocationId, sent.status == "Accepted", is_repeated)
 
-    async def is_known(self, import_id: str) -> bool:
-        """Whether the engine has, or still keeps, a workflow of this id.
+    async def state(self, import_id: str) -> RunState:
+        """Whether the workflow of this id is at work, has ended, or is not known (any more).
 
         Raises:
             EngineAway
@@ -127,7 +131,9 @@ class EngineClient:
         answer = await self._ask(
             self._ingress, "GET", f"/restate/workflow{_path(import_id)}/output", accept_errors=True
         )
-        return not _is_unknown(answer)
+        if _is_unknown(answer):
+            return "unknown"
+        return "running" if answer.status_code == NOT_READY else "ended"
 
     async def progress(self, import_id: str) -> bytes:
         """What the workflow's progress handler says, as JSON. It answers for ids that never ran as well.
@@ -138,7 +144,7 @@ class EngineClient:
         return (await self._ask(self._ingress, "POST", f"{_path(import_id)}/progress")).content
 
     async def invocation_id(self, import_id: str) -> str:
-        """The invocation of a workflow that `is_known`: starting it again starts nothing and tells.
+        """The invocation of a workflow that is not unknown: starting it again starts nothing and tells.
 
         Raises:
             EngineAway

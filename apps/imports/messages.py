@@ -32,6 +32,14 @@ class StartBody(msgspec.Struct, frozen=True):
     worker_type: WorkerType = "local"
 
 
+class Start(msgspec.Struct, frozen=True):
+    """A start request, checked."""
+
+    request: ImportRequest
+    is_id_given: bool
+    """If not, the id is made from the file's name."""
+
+
 class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
     """Every error."""
 
@@ -101,7 +109,7 @@ def shown_source(source: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}"
 
 
-def parse_start(body: bytes) -> ImportRequest:
+def parse_start(body: bytes) -> Start:
     """The body of a start, checked.
 
     Raises:
@@ -119,7 +127,8 @@ def parse_start(body: bytes) -> ImportRequest:
     except ValueError as error:
         raise BadRequest(f"fileUrl is no address: {error}") from error
     import_id = _one_of("workflowId", given.workflowId, "import_id", given.import_id)
-    if not import_id:
+    is_id_given = bool(import_id)
+    if not is_id_given:
         named = _EXTRACT_NAME.search(source.rsplit("/", 1)[-1])
         if named is None:
             raise BadRequest("workflowId is missing, and the file's name has no extract number to make one from")
@@ -132,13 +141,14 @@ def parse_start(body: bytes) -> ImportRequest:
         check_import_id(import_id)
     except ValueError as error:
         raise BadRequest(str(error)) from error
-    return ImportRequest(
+    request = ImportRequest(
         source=source,
         import_id=import_id,
         sha256=None if given.sha256 is None else given.sha256.lower(),
         size_bytes=given.size_bytes,
         worker_type=given.worker_type,
     )
+    return Start(request, is_id_given)
 
 
 def _one_of(first_name: str, first: str, second_name: str, second: str) -> str:

@@ -7,6 +7,7 @@ workflows for a time) is answered from the store.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from apps.imports.messages import Accepted, HistoryPage, Outcome, shown_source
 from apps.imports.model import HistoryEntry, ImportRequest, Progress, Status, check_import_id, job_id_of
 from apps.imports.store import Store
 
+KILLED = "its workflow was killed; what it wrote is taken out again"
 LOOK_S = 1.0
 """Between two looks at an import that somebody follows."""
 
@@ -56,17 +58,23 @@ class Imports:
     engine: EngineClient
     store: Store
 
-    async def start(self, request: ImportRequest) -> Accepted:
+    async def start(self, request: ImportRequest, *, is_id_given: bool = True) -> Accepted:
         """Start an import under `request.import_id`. Durable when it returns.
 
+        Args:
+            is_id_given: If not, `-2`, `-3` … is added to the id when imports of it failed or were cancelled.
         Raises:
             AlreadyThere: nothing was started.
             EngineAway: it is not known whether it was started; the same request again is safe.
         """
+        for job in await self.store.open_jobs():
+            await self.progress(job.import_id)  # one that was killed would be waited for, for ever
+        if not is_id_given:
+            request = msgspec.structs.replace(request, import_id=await self._next_id(request.import_id))
         import_id = request.import_id
         if (job := await self.store.job(import_id)) is not None and job.status.is_final:
             raise AlreadyThere(import_id, job.status)
-        if await self.engine.is_known(import_id):
+        if await self.engine.state(import_id) != "unknown":
             raise await self._already_there(import_id)
         started = await self.engine.start(import_id, msgspec.to_builtins(request))
         # Unknown a moment ago, and asked for more than once: the answer to our own first request got lost.
@@ -76,6 +84,14 @@ class Imports:
         return Accepted(
             import_id, "started", job_id_of(import_id), started.invocation_id, f"/api{address}/progress", address
         )
+
+    async def _next_id(self, import_id: str) -> str:
+        for number in itertools.count(1):
+            candidate = import_id if number == 1 else f"{import_id}-{number}"
+            progress = await self.progress(candidate)
+            if progress is None or progress.status not in (Status.FAILED, Status.CANCELLED):
+                return candidate
+        raise AssertionError("unreachable")
 
     async def _already_there(self, import_id: str) -> AlreadyThere:
         progress = await self.progress(import_id)
@@ -91,14 +107,32 @@ class Imports:
             check_import_id(import_id)
         except ValueError:
             return None
-        progress = msgspec.json.decode(await self.engine.progress(import_id), type=Progress)
-        if progress.status is not Status.PENDING:
+        progress = await self._told(import_id)
+        if progress.status.is_final:
             return progress
+        state = await self.engine.state(import_id)
+        if state == "running":
+            return progress
+        if state == "ended" and (last := await self._told(import_id)).status.is_final:
+            return last  # between the two questions
         # Pending is also what the handler says of an id that never ran, or ran so long ago that it is forgotten.
         job = await self.store.job(import_id)
-        if job is not None and job.status.is_final:
-            return _progress_of(job)
-        return progress if job is not None or await self.engine.is_known(import_id) else None
+        if job is None:
+            killed = msgspec.structs.replace(progress, import_id=import_id, status=Status.FAILED, error=KILLED)
+            return killed if state == "ended" else None
+        if state == "ended" and not job.status.is_final:
+            job = await self._settled(import_id, Status.FAILED, KILLED)
+        return _progress_of(job) if job.status.is_final else progress
+
+    async def _told(self, import_id: str) -> Progress:
+        return msgspec.json.decode(await self.engine.progress(import_id), type=Progress)
+
+    async def _settled(self, import_id: str, status: Status, error: str) -> HistoryEntry:
+        """Take out what an import left that has no workflow any more. A step of it that still runs is refused."""
+        await self.store.roll_back(job_id_of(import_id), status, error)
+        job = await self.store.job(import_id)
+        assert job is not None
+        return job
 
     async def follow(self, import_id: str) -> AsyncGenerator[Progress | EngineAway]:
         """Every change of the progress from now on, the first at once; ends after a final one.
@@ -136,6 +170,9 @@ class Imports:
             raise NotFound(import_id)
         if progress.status.is_final:
             raise AlreadyOver(import_id, progress.status)
+        if await self.engine.state(import_id) == "unknown":
+            await self._settled(import_id, Status.CANCELLED, "cancelled; the engine had forgotten it")
+            return
         invocation_id = progress.invocation_id or await self.engine.invocation_id(import_id)
         if not await self.engine.cancel(invocation_id):
             ended = await self.progress(import_id)

@@ -164,6 +164,12 @@ class Store:
         entries = await self._read(lambda con: history.entries(con, sql, {"job": job_id_of(import_id)}))
         return entries[0] if entries else None
 
+    async def open_jobs(self) -> list[HistoryEntry]:
+        """The imports that are not over, as far as the database knows."""
+        sql = f"{history.ENTRIES} WHERE NOT list_contains($final, status)"
+        final = [status for status in Status if status.is_final]
+        return await self._read(lambda con: history.entries(con, sql, {"final": final}))
+
     async def by_source(self, source: str) -> list[HistoryEntry]:
         """All imports that were started with this source."""
         sql = f"{history.ENTRIES} WHERE source = $source"

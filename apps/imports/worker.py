@@ -73,6 +73,7 @@ class Worker:
             limits = self._limits(self._settings.batch_rows, self._settings.delete_batch_rows)
             with await self._blocking(job_id, _opened, self._zip(request), limits) as extract:
                 claim = await self._store.claim(job_id, extract.meta)
+            await self._remove(*self._abandoned(job_id))
             batches = await self._stage(request, claim.batch_rows, claim.delete_batch_rows)
             return await self._store.plan(job_id, batches)
 
@@ -127,6 +128,10 @@ class Worker:
 
     def _batches(self, job_id: str) -> Path:
         return self._settings.files / "batches" / job_id
+
+    def _abandoned(self, job_id: str) -> list[Path]:
+        """Batches of imports that were killed. An import at work is the only one, so the others' are nobody's."""
+        return [path for path in self._settings.files.glob("batches/*") if path.name != job_id]
 
     async def _remove(self, *directories: Path) -> None:
         for directory in directories:

@@ -54,7 +54,10 @@ def _import(name: str, attribute: str) -> ModuleType:
         hint = f"install {str(error.name).partition('.')[0]} for {sys.executable}"
         raise _import_failed(name, error, hint) from error
     except (Exception, SystemExit) as error:
-        raise _import_failed(name, error, f"to see the whole traceback: python -c 'import {name}'") from error
+        hint = f"to see the whole traceback: python -c 'import {name}'"
+        if "asyncio.run() cannot be called" in str(error):  # a script that names itself as a definition
+            hint = "what starts the program goes under: if __name__ == '__main__':"
+        raise _import_failed(name, error, hint) from error
 
 
 def _dotted(file_name: str) -> str:

@@ -177,6 +177,13 @@ BAD: dict[str, tuple[type[HoldfastError], str, str]] = {
 }
 
 
+async def test_a_script_that_starts_itself_is_told_where_that_belongs(tmp_path: Path):
+    (tmp_path / "hf_script.py").write_text("import asyncio\n\nasyncio.run(None)\n")
+    with pytest.raises(DeploymentError, match="cannot be called from a running event loop") as raised:
+        load_app("hf_script:app")
+    assert raised.value.hint == "what starts the program goes under: if __name__ == '__main__':"
+
+
 @pytest.mark.parametrize("reference", BAD)
 def test_what_is_wrong_is_told_in_one_line(reference: str, tmp_path: Path):
     error_type, message, hint = BAD[reference]

@@ -69,12 +69,14 @@ _REFUSALS: dict[str, Callable[[str], CallerError]] = {
 class _Waiter:
     """Somebody who waits for a result."""
 
-    __slots__ = ("future", "is_stored", "is_workflow")
+    __slots__ = ("future", "is_stored", "is_undecided", "is_workflow")
 
     def __init__(self, future: asyncio.Future[Completion], is_workflow: bool) -> None:
         self.future = future
         self.is_workflow = is_workflow
         self.is_stored = False
+        # Whether it began a workflow's run, or was too late, is known once it is accepted. Until then an end is not its own.
+        self.is_undecided = is_workflow
 
 
 class EngineRuntime(Operations):
@@ -455,6 +457,7 @@ class EngineRuntime(Operations):
     def _accepted(self, effect: fx.Accepted) -> None:
         token = effect.token
         if isinstance(token, _Waiter):
+            token.is_undecided = False
             if effect.is_new:
                 return
             if token.is_workflow:
@@ -471,7 +474,10 @@ class EngineRuntime(Operations):
         waiters = self._waiters.pop(completion.invocation_id, None)
         if waiters is not None:
             for waiter in waiters:
-                _set_result(waiter.future, completion)
+                if waiter.is_undecided:
+                    self._wait(completion.invocation_id, waiter)
+                else:
+                    _set_result(waiter.future, completion)
 
     def _refuse(self, effect: fx.Refuse) -> None:
         _set_exception(effect.token, _REFUSALS[effect.kind](effect.message))
