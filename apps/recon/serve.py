@@ -134,6 +134,9 @@ def run(settings: Settings, *, is_child: bool = False) -> int:
         hint = getattr(error, "hint", "")
         sys.stderr.write(f"error: {error}\n" + (f"next: {hint}\n" if hint else ""))
         return 1
+    except InvalidSetting as error:  # one that only using it can tell, as a file that is not what it should be
+        sys.stderr.write(f"error: {error}\n")
+        return 2
     except KeyboardInterrupt:  # before the signal handlers were there
         return 130
     return 0

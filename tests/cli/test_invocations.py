@@ -166,7 +166,8 @@ def test_an_unknown_invocation_is_exit_code_2(engine: Served, operation: str):
 def test_a_malformed_id_is_exit_code_2(engine: Served):
     result = engine.cli("invocations", "cancel", "inv_bad")
     assert result.stderr.splitlines() == [
-        "error HF0105: The request field 'invocation_id' is invalid. Reason: unrecognized codec version"
+        "error HF0105: The request field 'invocation_id' is invalid. Reason: unrecognized codec version",
+        "  next: ids begin with inv_1 and are copied whole: holdfast invocations list",
     ]
     assert result.exit_code == 2
 

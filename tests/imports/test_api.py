@@ -266,7 +266,7 @@ def test_cancel_stops_the_engine_and_leaves_what_was_there(engine: str, tmp_path
 async def invocation_id_of(import_id: str, server: RunningRestate) -> str:
     """As cancel finds it before the handler has run for the first time."""
     async with EngineClient.remote(RemoteEngine(server.ingress_url, server.admin_url)) as client:
-        assert await client.is_known(import_id)
+        assert await client.state(import_id) == "running"
         return await client.invocation_id(import_id)
 
 

@@ -28,10 +28,11 @@ from click.testing import CliRunner, Result
 
 from apps.recon import logs
 from apps.recon.cli import recon as recon_command
-from apps.recon.engines import EngineUnavailable, open_store, register
+from apps.recon.engines import EngineUnavailable, open_store, register, serve_worker
 from apps.recon.generator import naabu_scan
 from apps.recon.model import JobState
 from apps.recon.serve import listen
+from apps.recon.serve import main as serve_main
 from apps.recon.settings import InvalidSetting, Settings, documented
 from apps.recon.store import Store
 from apps.recon.surreal import ServerAddress, StoreRefused, StoreUnavailable
@@ -243,6 +244,32 @@ async def run(url: str, *arguments: str, **environment: str) -> Result:
     return await asyncio.to_thread(
         CliRunner().invoke, recon_command, ["--url", url, *arguments], env=environment, prog_name="recon"
     )
+
+
+@pytest.mark.parametrize("variable", ["RECON_GEOIP_ASN", "RECON_GEOIP_CITY", "RECON_KEV"])
+async def test_a_file_that_is_not_what_its_setting_says_is_one_line_and_no_traceback(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    (tmp_path / "other").write_text("something else")
+    monkeypatch.setenv(variable, str(tmp_path / "other"))
+    before = (logging.getLogger().handlers[:], logging.getLogger().level)
+    try:
+        status = await asyncio.to_thread(serve_main, ["--dir", str(tmp_path / "data"), "--port", "0"])
+    finally:
+        logging.getLogger().handlers[:], logging.getLogger().level = before
+    shown = capfd.readouterr().err.splitlines()
+    assert status == 2
+    assert len(shown) == 1
+    assert shown[0].startswith(f"error: {variable}: ")
+
+
+async def test_a_worker_port_that_is_taken_is_named(tmp_path: Path):
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        async with Store(tmp_path / "surreal") as store:
+            with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}"):
+                async with serve_worker(store, dataclasses.replace(GENEROUS, worker_port=port)):
+                    pass
 
 
 @pytest.mark.slow

@@ -86,5 +86,7 @@ def worker(**flags: Any) -> None:
     try:
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(work())
+    except InvalidSetting as error:
+        raise WrongRequest(str(error)) from None
     except (StoreError, EngineUnavailable, OSError) as error:
         raise Failure(str(error)) from None

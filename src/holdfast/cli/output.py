@@ -27,14 +27,15 @@ _NEXT = {
 }
 """What a person at a terminal can do next, for errors that arrive over HTTP without a hint."""
 
-_NEXT_FOR_ADDRESS = {
+_NEXT_BY_WORDS = {
     "CERTIFICATE_VERIFY_FAILED": "name the file of the authority that made it: holdfast serve --endpoint-ca ca.pem",
     "status code '401'": "does it ask for signed requests? holdfast serve --identity-key identity.pem; for a token? "
     "holdfast deployments register URL --header 'authorization: …'",
     "Service type cannot be changed": "give the service another name; or, if the change is meant, --breaking",
+    "The request field 'invocation_id' is invalid": "ids begin with inv_1 and are copied whole: holdfast invocations list",
     "only absolute URIs can be used": "write all of it, e.g. http://localhost:9080",
 }
-"""The same, by words of the refusal of an endpoint's address."""
+"""The same, by words of the message where a code alone says too little."""
 
 
 def json_option(command: _Command) -> _Command:
@@ -135,7 +136,7 @@ def show_error(error: HoldfastError, subject: str = "ID") -> None:
 
 
 def _next(error: HoldfastError, subject: str) -> str:
-    for words, hint in _NEXT_FOR_ADDRESS.items():
+    for words, hint in _NEXT_BY_WORDS.items():
         if words in error.message:
             return hint
     is_unknown = isinstance(error, InvalidRequest) and (error.status == 404 or error.message.startswith("Invalid URL"))
