@@ -146,8 +146,11 @@ class Service:
         return shown(await self._jobs.cancel(job_id))
 
     async def resume(self, caller: Caller, job_id: str) -> JobView:
-        await self._own(caller, job_id)
-        return shown(await self._jobs.resume(job_id))
+        job = await self._own(caller, job_id)
+        # Another run is another start; a paused one that goes on is none.
+        is_limited = caller.user_id is not None and job.status.is_final and job.status is not JobStatus.COMPLETED
+        async with self._limits.may_start(job.user_id) if is_limited else contextlib.nullcontext():
+            return shown(await self._jobs.resume(job_id))
 
     async def follow(self, caller: Caller, job_id: str, *, after: int = 0) -> AsyncGenerator[tuple[str, int, Any]]:
         """(kind, number of log lines so far, news): `job` when it changes, `log` per line; ends after the last of a final job.

@@ -131,18 +131,17 @@ class Store:
         return [_job(row) for row in rows]
 
     async def started_since(self, user_id: str, since_ms: int) -> tuple[list[int], int]:
-        """When a user's jobs since then were created, oldest first; and how many of all are not over."""
+        """When runs of a user's jobs since then were started, oldest first; and how many of all jobs are not over."""
         finals = ", ".join(f"'{status}'" for status in JobStatus if status.is_final)
         count = f"SELECT count(*) FROM jobs JOIN workflow_states USING (job_id) WHERE user_id = ? AND status NOT IN ({finals})"  # noqa: S608
+        runs = (
+            "SELECT created_at_ms AS at_ms FROM jobs WHERE user_id = :user AND created_at_ms > :since UNION ALL "
+            "SELECT started_at_ms FROM jobs JOIN job_steps s USING (job_id) WHERE user_id = :user "
+            "AND s.run > 1 AND s.name = 'mark-running' AND started_at_ms > :since ORDER BY at_ms"
+        )
         return await self._db.read(
             lambda db: (
-                [
-                    row["created_at_ms"]
-                    for row in db.execute(
-                        "SELECT created_at_ms FROM jobs WHERE user_id = ? AND created_at_ms > ? ORDER BY created_at_ms",
-                        (user_id, since_ms),
-                    )
-                ],
+                [row["at_ms"] for row in db.execute(runs, {"user": user_id, "since": since_ms})],
                 int(db.execute(count, (user_id,)).fetchone()[0]),
             )
         )

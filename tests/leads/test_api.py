@@ -294,6 +294,21 @@ async def test_a_tiers_limits_hold_for_users_and_not_for_repetitions(open_embedd
         await ended(ada, first.json()["job_id"])
 
 
+async def test_a_resume_is_a_start_for_the_limits(open_embedded: OpenLeads, web: LocalWeb) -> None:
+    web.answers("/search", [404])
+    world = await open_embedded(web, overpass_url=f"{web.url}/search", business_directory="overpass")
+    async with api_of(world, keys=KEYS, key="ada's") as ada, api_of(world, keys=KEYS, key="the shop's") as shop:
+        await topped_up(shop, "ada", 1000)
+        job_id = (await ada.post("/v1/discovery", json=BAKERIES)).json()["job_id"]
+        answers: list[int] = []
+        for _ in range(TIERS["free"].per_minute):
+            assert (await ended(ada, job_id))["status"] == "failed"
+            answers.append((await ada.post(f"/v1/jobs/{job_id}/resume")).status_code)
+        assert answers == [202] * 4 + [429]
+        assert (await shop.post(f"/v1/jobs/{job_id}/resume")).status_code == 202
+        await ended(ada, job_id)
+
+
 def test_limits_count_minutes_hours_and_days() -> None:
     free = TIERS["free"]
     now = 100_000_000
