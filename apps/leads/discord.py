@@ -75,6 +75,12 @@ class Member(msgspec.Struct):
     user: User
 
 
+class Kind(msgspec.Struct):
+    """What every interaction has. A PING needs nothing else."""
+
+    type: int
+
+
 class Interaction(msgspec.Struct):
     """What Discord posts, as far as it matters here."""
 
@@ -120,11 +126,11 @@ class Interactions:
         """
         self._verify(headers, body)
         try:
+            if msgspec.json.decode(body, type=Kind).type == PING:
+                return {"type": PONG}
             interaction = msgspec.json.decode(body, type=Interaction)
         except msgspec.DecodeError as error:
             raise LeadsError(400, f"the body is no interaction: {error}") from error
-        if interaction.type == PING:
-            return {"type": PONG}
         if interaction.type != COMMAND or interaction.data is None:
             raise LeadsError(400, f"interactions of type {interaction.type} are not known")
         try:

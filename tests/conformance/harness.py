@@ -280,7 +280,8 @@ class Run:
     async def waiting(self, invocation_id: str) -> None:
         """Wait until the invocation has nothing to do: suspended, or streaming and idle."""
         if self.mode == "streaming":
-            await self.status(invocation_id, "running")
+            # One that others wait behind for a place gives its own up.
+            await self.status(invocation_id, "running", "suspended")
         else:
             await self.status(invocation_id, "suspended")
 

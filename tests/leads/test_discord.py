@@ -74,6 +74,8 @@ async def test_a_ping_is_answered_without_any_key_of_ours(open_embedded: OpenLea
     async with api_of(world, keys=keys, discord_public_key=PUBLIC_KEY) as api:
         answer = await posted(api, {"id": "1", "type": 1, "application_id": APPLICATION})
         assert (answer.status_code, answer.json()) == (200, {"type": 1})
+        bare = await posted(api, {"type": 1})
+        assert (bare.status_code, bare.json()) == (200, {"type": 1})
 
 
 async def test_what_discord_did_not_sign_is_refused(open_embedded: OpenLeads, web: LocalWeb) -> None:
