@@ -256,7 +256,8 @@ def conformance(clock: Clock) -> Figures:
                     *others, reference = outcomes
                     for other in others:
                         if outcomes[other] != outcomes[reference]:
-                            raise Violation("conformance", f"{other} and {reference} differ on {json.dumps(program)}")
+                            told = f"{outcomes[other]!r} and {outcomes[reference]!r} on {json.dumps(program)}"
+                            raise Violation("conformance", f"{other} and {reference} differ: {told}")
                     figures["programs"] += 1
                     figures["runs of a program"] += len(outcomes)
 

@@ -22,8 +22,9 @@ _COLUMNS = {
     " product, version, first_seen, last_seen",
 }
 
-# What is left of the moment where the last page ended, then what came later: both by the index, which a single
-# condition with OR in it would not use. Only what is on the page is read as a whole.
+# What is left of the moment where the last page ended, then what came later. Only the page itself is read as a whole.
+# The cast keeps SurrealDB 2.3 off the index, so all rows are looked at; without it the answer would be wrong: an index
+# holds times as text, where "30.5Z" comes before "30Z".
 _PAGE = {
     kind: f"""
     SELECT {columns} FROM {kind} WITH INDEX {kind}_added_at WHERE added_at = <datetime>$at ORDER BY id {QUERY_TIMEOUT};
