@@ -129,7 +129,10 @@ class EngineClient:
             EngineAway
         """
         answer = await self._ask(
-            self._ingress, "GET", f"/restate/workflow{_path(import_id)}/output", accept_errors=True
+            self._ingress,
+            "GET",
+            f"/restate/workflow{_path(import_id)}/output",
+            accept_below=500,  # one of a sick engine must not count as an end: what ended may be rolled back
         )
         if _is_unknown(answer):
             return "unknown"
@@ -160,7 +163,7 @@ class EngineClient:
             EngineAway
         """
         path = f"/invocations/{quote(invocation_id, safe='')}/cancel"
-        answer = await self._ask(self._admin, "PATCH", path, accept_errors=True)
+        answer = await self._ask(self._admin, "PATCH", path, accept_below=500)
         return answer.is_success
 
     async def check(self) -> None:
@@ -172,18 +175,18 @@ class EngineClient:
         await self._ask(self._ingress, "GET", "/restate/health", extensions={"retry": Retry(total=0)})
 
     async def _ask(
-        self, client: httpx.AsyncClient, method: str, path: str, *, accept_errors: bool = False, **request: Any
+        self, client: httpx.AsyncClient, method: str, path: str, *, accept_below: int = 400, **request: Any
     ) -> httpx.Response:
-        """One request. `accept_errors` hands answers like 404 to the caller, but none that says that nobody is there."""
+        """One request. Errors below `accept_below` are for the caller, but none that says that nobody is there."""
         try:
             answer = await client.request(method, path, **request)
         except httpx.HTTPError as error:
             raise EngineAway(f"{self._where} does not answer: {error or type(error).__name__}") from error
         if answer.status_code in (401, 403):
             raise EngineAway(f"{self._where} refuses the token (status {answer.status_code}); set RESTATE_AUTH_TOKEN")
-        if answer.is_success or (accept_errors and answer.status_code < 500 and answer.status_code != 429):
+        if answer.is_success or (answer.status_code < accept_below and answer.status_code != 429):
             return answer
-        if _is_unknown(answer) and not accept_errors:
+        if _is_unknown(answer):
             raise EngineAway(f"{self._where} does not know {SERVICE}; the worker is not registered there yet")
         raise EngineAway(f"{self._where} answered {answer.status_code}: {answer.text[:200]}")
 

@@ -14,8 +14,8 @@ from holdfast.metrics.tally import Completion, Handler, Look, Tally
 
 _COUNTS = "SELECT target_service_name, status, count(1) AS n FROM sys_invocation GROUP BY target_service_name, status"
 _COMPLETIONS = """
-    SELECT id, target_service_name, target_handler_name, coalesce(scheduled_start_at, created_at) AS started_at,
-           completed_at, completion_result, completion_failure
+    SELECT id, target_service_name, target_handler_name, created_at, scheduled_start_at, completed_at,
+           completion_result, completion_failure
     FROM sys_invocation WHERE status = 'completed' AND completed_at >= '{since}'
 """
 _RETRIES = """
@@ -106,7 +106,8 @@ def _completion(row: dict[str, Any]) -> Completion:
         row["id"],
         row["target_service_name"],
         row["target_handler_name"],
-        _ms(row["started_at"]),
+        # Not `coalesce` in the query: 1.7.12 answers it with created_at, whatever the other is.
+        _ms(row.get("scheduled_start_at") or row["created_at"]),
         _ms(row["completed_at"]),
         outcome,
     )
