@@ -13,8 +13,9 @@ from holdfast.errors import EngineError
 from holdfast.metrics.tally import Completion, Handler, Look, Tally
 
 _COUNTS = "SELECT target_service_name, status, count(1) AS n FROM sys_invocation GROUP BY target_service_name, status"
+# scheduled_at is not used: without it 1.7.12 leaves scheduled_start_at empty.
 _COMPLETIONS = """
-    SELECT id, target_service_name, target_handler_name, created_at, scheduled_start_at, completed_at,
+    SELECT id, target_service_name, target_handler_name, created_at, scheduled_at, scheduled_start_at, completed_at,
            completion_result, completion_failure
     FROM sys_invocation WHERE status = 'completed' AND completed_at >= '{since}'
 """
@@ -106,7 +107,6 @@ def _completion(row: dict[str, Any]) -> Completion:
         row["id"],
         row["target_service_name"],
         row["target_handler_name"],
-        # Not `coalesce` in the query: 1.7.12 answers it with created_at, whatever the other is.
         _ms(row.get("scheduled_start_at") or row["created_at"]),
         _ms(row["completed_at"]),
         outcome,
