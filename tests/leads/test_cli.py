@@ -169,7 +169,7 @@ def test_a_job_is_followed_through_a_restart_of_the_server(tmp_path: Path) -> No
         assert not last.done()
         web.answers("/search", [{"elements": []}])
         web.let_go()
-        with served(tmp_path, "--port", str(port), **variables):
+        with served(tmp_path, "--port", str(port), is_killed=False, **variables):
             assert last.result(60) == "completed"
 
 
