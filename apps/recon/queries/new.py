@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -16,20 +16,18 @@ from apps.recon.queries.reading import QUERY_TIMEOUT, Reading
 KINDS = ("host", "port")
 
 _COLUMNS = {
-    "host": "record::id(id) AS id, added_at, <string>added_at AS at, address, name, asn, city, region, country,"
+    "host": "record::id(id) AS id, added_ns, time::from::nanos(added_ns) AS added_at, address, name, asn, city, region, country,"
     " first_seen, last_seen",
-    "port": "record::id(id) AS id, added_at, <string>added_at AS at, host.address AS address, number, protocol, service,"
+    "port": "record::id(id) AS id, added_ns, time::from::nanos(added_ns) AS added_at, host.address AS address, number, protocol, service,"
     " product, version, first_seen, last_seen",
 }
 
 # What is left of the moment where the last page ended, then what came later. Only the page itself is read as a whole.
-# The cast keeps SurrealDB 2.3 off the index, so all rows are looked at; without it the answer would be wrong: an index
-# holds times as text, where "30.5Z" comes before "30Z".
 _PAGE = {
     kind: f"""
-    SELECT {columns} FROM {kind} WITH INDEX {kind}_added_at WHERE added_at = <datetime>$at ORDER BY id {QUERY_TIMEOUT};
-    LET $page = (SELECT id, added_at FROM {kind} WITH INDEX {kind}_added_at WHERE added_at > <datetime>$at
-        ORDER BY added_at, id LIMIT $limit {QUERY_TIMEOUT});
+    SELECT {columns} FROM {kind} WITH INDEX {kind}_added_ns WHERE added_ns = $at ORDER BY id {QUERY_TIMEOUT};
+    LET $page = (SELECT id, added_ns FROM {kind} WITH INDEX {kind}_added_ns WHERE added_ns > $at
+        ORDER BY added_ns, id LIMIT $limit {QUERY_TIMEOUT});
     SELECT {columns} FROM $page.id {QUERY_TIMEOUT};"""
     for kind, columns in _COLUMNS.items()
 }
@@ -43,18 +41,19 @@ class InvalidCursor(ValueError):
 class Position:
     """Behind what to begin."""
 
-    at: str
-    """RFC 3339 with nanoseconds, as the database writes it."""
+    at_ns: int
+    """Nanoseconds since the epoch."""
     behind: Any = None
     """Id of the last one of that moment that was seen; None: none of them."""
 
     @classmethod
     def of(cls, since: datetime) -> Position:
         """The first of what was added at that time or later."""
-        return cls(since.astimezone(UTC).isoformat().replace("+00:00", "Z"))
+        past = since - datetime(1970, 1, 1, tzinfo=UTC)
+        return cls((past // timedelta(microseconds=1)) * 1_000)
 
     def encode(self, kind: str) -> str:
-        text = msgspec.json.encode((kind, self.at, self.behind))
+        text = msgspec.json.encode((kind, self.at_ns, self.behind))
         return base64.urlsafe_b64encode(text).decode().rstrip("=")
 
     @classmethod
@@ -62,25 +61,24 @@ class Position:
         """Raises: InvalidCursor."""
         try:
             text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-            given, at, behind = msgspec.json.decode(text, type=tuple[str, str, str | list[str | int] | None])
-            datetime.fromisoformat(at)
+            given, at_ns, behind = msgspec.json.decode(text, type=tuple[str, int, str | list[str | int] | None])
         except (binascii.Error, ValueError) as error:  # msgspec's errors are ValueErrors
             raise InvalidCursor("the cursor is not one that a page of this list gave") from error
         if given != kind:
             raise InvalidCursor(f"the cursor belongs to a list of {given}s")
-        return cls(at, behind)
+        return cls(at_ns, behind)
 
 
 async def read_new(
     reading: Reading, kind: str, position: Position, limit: int
 ) -> tuple[list[dict[str, Any]], Position, bool]:
     """What was added behind `position`: the rows, the position behind them, and whether there are more now."""
-    same, _, later = await reading(_PAGE[kind], at=position.at, limit=limit + 1)
+    same, _, later = await reading(_PAGE[kind], at=position.at_ns, limit=limit + 1)
     rows: list[dict[str, Any]] = [row for row in same if position.behind is None or row["id"] > position.behind]
     rows += later
     page = rows[:limit]
     if page:
-        position = Position(page[-1]["at"], page[-1]["id"])
+        position = Position(page[-1]["added_ns"], page[-1]["id"])
     for row in page:
-        del row["at"], row["id"]
+        del row["added_ns"], row["id"]
     return page, position, len(rows) > limit
