@@ -93,7 +93,7 @@ def test_a_port_in_use_is_told(restate: RunningRestate, project: Path) -> None:
         port = endpoint.ready["url"].rpartition(":")[2]
         result = cli("deploy", "apply", "greeter:app", "--port", port, "--no-register")
     assert result.exit_code == 1
-    assert f"error HF0305: cannot listen on port {port}: Address already in use" in result.stderr
+    assert f"error HF0305: cannot listen on 127.0.0.1:{port}: Address already in use" in result.stderr
 
 
 # ---- holdfast restate ------------------------------------------------------------------------------------------------

@@ -293,10 +293,7 @@ def _serve_local(settings: DeploySettings, app: Any, options: dict[str, Any], as
     try:
         asyncio.run(run_endpoint(app, host="127.0.0.1", port=settings.port, on_ready=ready))
     except OSError as error:
-        raise CannotListen(
-            f"cannot listen on port {settings.port}: {error.strerror or error}",
-            hint="choose another --port, or 0 for a free one",
-        ) from error
+        raise CannotListen(error.strerror or str(error), hint="choose another --port, or 0 for a free one") from error
 
 
 def _stack_outputs(settings: DeploySettings, options: dict[str, Any]) -> Mapping[str, str]:
