@@ -9,14 +9,12 @@ Both may be killed at any moment: started again on the same directory, imports g
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
-import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +30,7 @@ from apps.imports.engine import PATIENCE_S, EngineClient, RegistrationRefused, R
 from apps.imports.service import Imports
 from apps.imports.settings import InvalidSetting, Settings
 from apps.imports.store import Store
+from apps.serving import Server, listen, stop_on_eof, stop_on_signal
 from holdfast import Engine, HoldfastError
 from holdfast.endpoint import serve_endpoint
 
@@ -84,9 +83,7 @@ async def serve(settings: Settings, serving: ServeSettings, *, until: Callable[[
         HoldfastError: the engine's database cannot be used.
         RegistrationRefused: the Restate server does not take the worker.
     """
-    with socket.create_server((serving.host, serving.port), backlog=512) as listener:
-        # asyncio does so only for sockets that name TCP; else each answer on a kept connection waits 40 ms for an ACK.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with listen(serving.host, serving.port) as listener:
         running = _on_restate if serving.is_restate else _embedded
         async with Store(settings) as store, running(settings, serving, store) as (client, background):
             api = create_api(Imports(client, store), token=serving.token, hosts=serving.allowed_hosts)
@@ -144,7 +141,7 @@ async def _serve_api(
         ws="none",
         timeout_graceful_shutdown=OPEN_STREAMS_S,
     )
-    server = _Server(config)
+    server = Server(config)
     serving = asyncio.create_task(server.serve([listener]))
     stop = asyncio.Event()
     host, port = listener.getsockname()[:2]
@@ -160,14 +157,6 @@ async def _serve_api(
 
 def _has_failed(task: asyncio.Task[None]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is not None
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to us: the engine and the database must close after the last request, in this order."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
 
 
 def load_settings(
@@ -217,9 +206,9 @@ def run(settings: Settings, serving: ServeSettings, *, is_child: bool = False) -
         human = f"imports answers on {url}, data in {serving.directory}; Ctrl-C stops it"
         sys.stdout.write((json.dumps({"url": url}) if is_child else human) + "\n")
         sys.stdout.flush()
-        _stop_on_signal(stop)
+        stop_on_signal(stop)
         if is_child:
-            _stop_on_eof(stop)
+            stop_on_eof(stop)
 
     try:
         asyncio.run(serve(settings, serving, until=announce))
@@ -230,20 +219,3 @@ def run(settings: Settings, serving: ServeSettings, *, is_child: bool = False) -
     except RegistrationRefused as error:
         return str(error), "can the server reach the worker there? Say where with --worker-url"
     return None
-
-
-def _stop_on_eof(stop: asyncio.Event) -> None:
-    """Standard input ends when the parent closes it, and also when the parent dies: no orphan is left."""
-    loop = asyncio.get_running_loop()
-
-    def readable() -> None:
-        if not os.read(0, 4096):
-            loop.remove_reader(0)
-            stop.set()
-
-    loop.add_reader(0, readable)
-
-
-def _stop_on_signal(stop: asyncio.Event) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)

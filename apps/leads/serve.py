@@ -14,10 +14,9 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import socket
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +30,7 @@ from apps.leads.errors import LeadsError
 from apps.leads.running import open_leads
 from apps.leads.settings import Settings, SettingsError
 from apps.leads.web import LOOPBACK_ALLOWED
+from apps.serving import Server, listen, stop_on_eof, stop_on_signal
 from holdfast import HoldfastError
 
 logger = logging.getLogger("leads.serve")
@@ -118,9 +118,7 @@ async def serve(settings: Settings, serving: ServeSettings, *, until: Callable[[
     """
     serving.check()
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server((serving.host, serving.port), backlog=512))
-        # asyncio does so only for sockets that name TCP; else each answer on a kept connection waits 40 ms for an ACK.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener = stack.enter_context(listen(serving.host, serving.port))
         if serving.has_demo_sites:
             web = stack.enter_context(running_web())
             settings = msgspec.structs.replace(settings, site_mirror_url=web.mirror_url, network=LOOPBACK_ALLOWED)
@@ -141,7 +139,7 @@ async def _serve_api(api: Any, listener: socket.socket, until: Callable[[str, as
         ws="none",
         timeout_graceful_shutdown=OPEN_STREAMS_S,
     )
-    server = _Server(config)
+    server = Server(config)
     running = asyncio.create_task(server.serve([listener]))
     stop = asyncio.Event()
     host, port = listener.getsockname()[:2]
@@ -149,14 +147,6 @@ async def _serve_api(api: Any, listener: socket.socket, until: Callable[[str, as
     await stop.wait()
     server.should_exit = True
     await running
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to us: the engine and the database must close after the last request, in this order."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
 
 
 def run(settings: Settings, serving: ServeSettings, *, is_child: bool = False) -> tuple[str, str] | None:
@@ -172,10 +162,9 @@ def run(settings: Settings, serving: ServeSettings, *, is_child: bool = False) -
         human = f"leads answers on {url}, data in {settings.directory}; Ctrl-C stops it"
         sys.stdout.write((json.dumps({"url": url}) if is_child else human) + "\n")
         sys.stdout.flush()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        stop_on_signal(stop)
         if is_child:
-            _stop_on_eof(stop)
+            stop_on_eof(stop)
 
     try:
         asyncio.run(serve(settings, serving, until=announce))
@@ -188,15 +177,3 @@ def run(settings: Settings, serving: ServeSettings, *, is_child: bool = False) -
     except OSError as error:
         return f"cannot serve on {serving.host}:{serving.port}: {error}", "choose another --port"
     return None
-
-
-def _stop_on_eof(stop: asyncio.Event) -> None:
-    """Standard input ends when the parent closes it, and also when the parent dies: no orphan is left."""
-    loop = asyncio.get_running_loop()
-
-    def readable() -> None:
-        if not os.read(0, 4096):
-            loop.remove_reader(0)
-            stop.set()
-
-    loop.add_reader(0, readable)

@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
-import os
-import signal
 import socket
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ from apps.recon.api import create_api
 from apps.recon.engines import ENGINE_FILE, EngineUnavailable, open_store, run_engine
 from apps.recon.settings import ENGINES, InvalidSetting, Settings
 from apps.recon.surreal import StoreError
+from apps.serving import Server, listen, stop_on_eof, stop_on_signal
 from holdfast import HoldfastError
 
 STORE_DIRECTORY = "surreal"
@@ -36,7 +34,7 @@ STORE_DIRECTORY = "surreal"
 STOP_S = 5
 """How long requests that run get at a stop."""
 
-__all__ = ["ENGINE_FILE", "STORE_DIRECTORY", "listen", "main", "run", "serve"]
+__all__ = ["ENGINE_FILE", "STORE_DIRECTORY", "main", "run", "serve"]
 
 
 async def serve(settings: Settings, listener: socket.socket, *, until: Callable[[asyncio.Event], None]) -> None:
@@ -62,7 +60,7 @@ async def serve(settings: Settings, listener: socket.socket, *, until: Callable[
             proxy_headers=False,  # who may speak for others is decided by `limits.py`
             timeout_graceful_shutdown=STOP_S,
         )
-        server = _Server(config)
+        server = Server(config)
         async with api.router.lifespan_context(api):
             serving = asyncio.create_task(server.serve([listener]))
             stop = asyncio.Event()
@@ -71,39 +69,6 @@ async def serve(settings: Settings, listener: socket.socket, *, until: Callable[
         # The lifespan has ended the event streams, which would otherwise hold up the stop.
         server.should_exit = True
         await serving
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises: OSError, OverflowError: the address is not ours to take."""
-    listener = socket.create_server((host, port), backlog=512)
-    # asyncio does so only for sockets that name TCP; else each answer on a kept connection waits 40 ms for an ACK.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to us: the engine and the database must close after the last request, in this order."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
-
-
-def _stop_on_signal(stop: asyncio.Event) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-
-
-def _stop_on_eof(stop: asyncio.Event) -> None:
-    """Standard input ends when the parent closes it, and also when the parent dies: no orphan is left."""
-    loop = asyncio.get_running_loop()
-
-    def readable() -> None:
-        if not os.read(0, 4096):
-            loop.remove_reader(0)
-            stop.set()
-
-    loop.add_reader(0, readable)
 
 
 def run(settings: Settings, *, is_child: bool = False) -> int:
@@ -125,7 +90,7 @@ def run(settings: Settings, *, is_child: bool = False) -> int:
         human = f"recon answers on {url}, data in {settings.directory}; Ctrl-C stops it"
         sys.stdout.write((json.dumps({"url": url}) if is_child else human) + "\n")
         sys.stdout.flush()
-        (_stop_on_eof if is_child else _stop_on_signal)(stop)
+        (stop_on_eof if is_child else stop_on_signal)(stop)
 
     try:
         with listener:

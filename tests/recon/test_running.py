@@ -31,11 +31,11 @@ from apps.recon.cli import recon as recon_command
 from apps.recon.engines import EngineUnavailable, open_store, register, serve_worker
 from apps.recon.generator import naabu_scan
 from apps.recon.model import JobState
-from apps.recon.serve import listen
 from apps.recon.serve import main as serve_main
 from apps.recon.settings import InvalidSetting, Settings, documented
 from apps.recon.store import Store
 from apps.recon.surreal import ServerAddress, StoreRefused, StoreUnavailable
+from apps.serving import listen
 from holdfast.deploy.versions import RESTATE
 from tests.recon.conftest import GENEROUS, embedded, serving
 from tests.recon.surreal_server import PASSWORD, USER, surreal_server
