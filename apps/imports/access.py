@@ -11,11 +11,12 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from apps.serving.origins import host_name, is_same_origin
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -67,12 +68,12 @@ class Guard:
 
     def _refusal(self, method: str, path: str, headers: Headers) -> Response | None:
         host = headers.get("host", "")
-        if self._hosts and _name(host) not in self._hosts:
+        if self._hosts and host_name(host) not in self._hosts:
             return PlainTextResponse(f"{host!r} is not a name of this server; allow it with --allow-host\n", 421)
         if self._token is not None and path not in WITHOUT_TOKEN and not _carries(headers, self._token):
             challenge = {"www-authenticate": 'Basic realm="imports", charset="UTF-8"'}
             return PlainTextResponse("the token is missing or wrong\n", 401, challenge)
-        if method not in SAFE_METHODS and not _same_origin(headers, host):
+        if method not in SAFE_METHODS and not is_same_origin(headers, host):
             return PlainTextResponse("pages of other origins may not do this\n", 403)
         return None
 
@@ -90,23 +91,6 @@ class FormKey:
     def fits(self, action: str, value: str) -> bool:
         """Whether `value` came from a form of ours for this action."""
         return hmac.compare_digest(self.of(action).encode(), value.encode())
-
-
-def _name(host: str) -> str:
-    """`localhost:3002` -> `localhost`, `[::1]:3002` -> `::1`."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
-
-
-def _same_origin(headers: Headers, host: str) -> bool:
-    """True also for clients that are no browsers: they send neither header, and carry nobody's rights but their own."""
-    if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-        return False
-    origin = headers.get("origin")
-    # The scheme is left out: a proxy may speak TLS for us.
-    return origin is None or origin.partition("://")[2] == host
 
 
 def _carries(headers: Headers, token: str) -> bool:

@@ -14,12 +14,12 @@ import binascii
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.leads.errors import LeadsError
+from apps.serving.origins import host_name, is_same_origin
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 OPEN_USER = "local"
@@ -140,25 +140,8 @@ class Guard:
     def _refusal(self, method: str, path: str, headers: Headers) -> LeadsError | None:
         """Left for the routes to raise, so that it is answered like every other error."""
         host = headers.get("host", "")
-        if self._hosts and _name(host) not in self._hosts and path != "/health":  # platforms ask by address
+        if self._hosts and host_name(host) not in self._hosts and path != "/health":  # platforms ask by address
             return LeadsError(421, f"{host!r} is not a name of this server; allow it with --allow-host")
-        if method not in SAFE_METHODS and path not in SIGNED and not _same_origin(headers, host):
+        if method not in SAFE_METHODS and path not in SIGNED and not is_same_origin(headers, host):
             return LeadsError(403, "pages of other origins may not do this")
         return None
-
-
-def _name(host: str) -> str:
-    """`localhost:3001` -> `localhost`, `[::1]:3001` -> `::1`."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
-
-
-def _same_origin(headers: Headers, host: str) -> bool:
-    """True also for clients that are no browsers: they send neither header, and carry nobody's rights but their own."""
-    if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-        return False
-    origin = headers.get("origin")
-    # The scheme is left out: a proxy may speak TLS for us.
-    return origin is None or origin.partition("://")[2] == host

@@ -299,7 +299,7 @@ def _changes(provider: WorkflowProvider, execution_id: str) -> AsyncGenerator[St
 def _show_outcome(status: ExecutionStatus, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(status.to_json(), ensure_ascii=False))
-    elif status.output is not None:
+    elif status.state == "succeeded" and status.output is not None:  # one that came after a time-out is no outcome
         click.echo(json.dumps(status.output, ensure_ascii=False))
     _exit_by(status.execution_id, status.state, status.error, status.reason)
 
