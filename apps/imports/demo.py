@@ -13,8 +13,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import shutil
-import signal
 import sys
 import time
 from collections.abc import AsyncGenerator, Generator
@@ -22,17 +20,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from apps.imports.demo_child import Child, DemoFailed
+from apps.imports.demo_child import Child
 from apps.imports.generator import Changes, Register
 from apps.imports.model import Progress, Status
 from apps.imports.settings import Settings
 from apps.imports.store import Store, StoreError
 from apps.imports.verify import Expected, Fingerprint, actual, differences
+from apps.serving.demo import (
+    DemoFailed,
+    Screen,
+    free_port,
+    prepare,
+    restate_server,
+    run_demo,
+    this_python,
+    verdict,
+)
 
 _OURS = ("data", "extracts", "imports.log", "restate")
 _BATCH_ROWS = 4000
@@ -73,17 +78,6 @@ class Report:
     rows_checked: int = 0
     problems: list[str] = field(default_factory=list[str])
     seconds: float = 0.0
-
-
-class Screen:
-    """What a person sees."""
-
-    def __init__(self, *, on_stderr: bool) -> None:
-        self.console = Console(highlight=False, stderr=on_stderr)
-
-    def say(self, text: str = "", *, label: str = "", style: str = "bold") -> None:
-        """One line, its label in colour."""
-        self.console.print(Text.assemble((label, style), text), soft_wrap=True)
 
 
 def make_extracts(folder: Path, enterprises: int, seed: int) -> Extracts:
@@ -273,28 +267,8 @@ def running_engine(name: str) -> Generator[Engine]:
     if name == "embedded":
         yield Engine(name)
         return
-    # Only the demo: the server that npm installs for the tests of this repository.
-    from tests.support.restate_server import free_ports, running_server, server_binary
-
-    if server_binary() is None:
-        raise DemoFailed("no Restate server here; install it with npm ci, or set RESTATE_SERVER_BIN")
-    [worker_port] = free_ports(1)
-    with running_server() as server:
-        yield Engine(name, server, worker_port)
-
-
-def prepare(folder: Path) -> None:
-    """Make `folder` empty of an earlier demo.
-
-    Raises:
-        DemoFailed: something else is in it; nothing was deleted.
-    """
-    if folder.exists():
-        strange = sorted(path.name for path in folder.iterdir() if path.name not in _OURS) if folder.is_dir() else ["-"]
-        if strange:
-            raise DemoFailed(f"{folder} holds something else than an earlier demo: {', '.join(strange[:3])}")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    with restate_server() as server:
+        yield Engine(name, server, free_port())
 
 
 def show_result(screen: Screen, report: Report) -> None:
@@ -331,7 +305,7 @@ def _arguments() -> argparse.Namespace:
 
 async def _demo(arguments: argparse.Namespace, screen: Screen) -> bool:
     folder: Path = arguments.keep_dir
-    prepare(folder)
+    prepare(folder, _OURS)
     extracts = make_extracts(folder / "extracts", arguments.enterprises, arguments.seed)
     rows = [sum(each.count for name, each in state.items() if name != "names") for state in extracts.expected.values()]
     screen.say(f"made up {len(extracts.zips)} extracts from seed {arguments.seed}: one full, two updates of it")
@@ -345,14 +319,10 @@ async def _demo(arguments: argparse.Namespace, screen: Screen) -> bool:
     show_result(screen, report)
     if arguments.json:
         sys.stdout.write(json.dumps({"ok": not report.problems, "engine": arguments.engine, **asdict(report)}) + "\n")
-    if report.problems:
-        screen.say(f": {len(report.problems)} promises do not hold; see {folder}", label="FAILED", style="bold red")
+    said = "every row is there once, at every extract; the cancelled import left nothing"
+    if not verdict(screen, len(report.problems), said, folder):
         return False
-    said = ": every row is there once, at every extract; the cancelled import left nothing"
-    screen.say(said, label="OK", style="bold green")
-    python = Path(sys.executable)
-    shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
-    screen.say(f"\nnext   look at it: {shown} -m apps.imports serve --dir {folder / 'data'}")
+    screen.say(f"\nnext   look at it: {this_python()} -m apps.imports serve --dir {folder / 'data'}")
     screen.say("       or read the workflow: apps/imports/workflow.py")
     return True
 
@@ -361,17 +331,7 @@ def main() -> int:
     """Entry point: 0 if every promise held, 1 if not, 130 after Ctrl-C."""
     arguments = _arguments()
     screen = Screen(on_stderr=arguments.json)
-    try:
-        return 0 if asyncio.run(_demo(arguments, screen)) else 1
-    except (DemoFailed, StoreError) as error:
-        screen.say(f": {error}", label="FAILED", style="bold red")
-    except httpx.HTTPError as error:
-        text = f": imports stopped answering ({error!r}); see {arguments.keep_dir}/imports.log"
-        screen.say(text, label="FAILED", style="bold red")
-    except KeyboardInterrupt:
-        screen.say(f"stopped; the files are in {arguments.keep_dir}")
-        return 128 + signal.SIGINT
-    return 1
+    return run_demo(_demo(arguments, screen), screen, arguments.keep_dir / "imports.log", [StoreError])
 
 
 if __name__ == "__main__":

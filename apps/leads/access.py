@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from apps.leads.errors import LeadsError
+from apps.leads.errors import LeadsError, checked_user_id
 from apps.serving.origins import host_name, is_same_origin
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -41,12 +41,12 @@ class Caller:
         """Whose wallet and jobs this request is about.
 
         Raises:
-            LeadsError: 403 somebody else's, 422 nobody's.
+            LeadsError: 403 somebody else's, 422 nobody's, or none that a user can have.
         """
         if self.user_id is None:
             if wanted is None and self.is_master:
                 raise LeadsError(422, "user_id: is required with the master key")
-            return OPEN_USER if wanted is None else wanted
+            return OPEN_USER if wanted is None else checked_user_id(wanted)
         if wanted not in (None, self.user_id):
             raise LeadsError(403, f"this key is not one of user {wanted}")
         return self.user_id

@@ -2,6 +2,7 @@
 
 DiscoveryJob, EnrichmentJob   workflows, one run each: money, time limit, state, message     (`workflows.py`)
 discovery, enrichment         services that do the work                                      (`discovery.py` ...)
+WorkElsewhere                 the same work, given to the other engine, where there are two   (`elsewhere.py`)
 Wallet, WalletLedger          a virtual object per user, and its ledger                      (`wallet.py`)
 Notifications                 a virtual object per webhook                                   (`notifications.py`)
 """
@@ -13,11 +14,12 @@ from restate.server_types import RestateAppT
 
 from apps.leads import wallet
 from apps.leads.discovery import discovery_service
+from apps.leads.elsewhere import Remote, work_elsewhere
 from apps.leads.enrichment import enrichment_service
 from apps.leads.notifications import notifications
 from apps.leads.settings import Settings
 from apps.leads.store import Store
-from apps.leads.workflows import Handlers, Remote, job_workflows
+from apps.leads.workflows import Handlers, job_workflows
 
 Services = list[restate.Service | restate.VirtualObject | restate.Workflow]
 
@@ -33,9 +35,14 @@ def create_services(
     discovery, discover = discovery_service(store, settings)
     enrichment, enrich_batch = enrichment_service(store, settings)
     messages, deliver = notifications(store, settings)
-    handlers = Handlers(discover=discover, enrich_batch=enrich_batch, deliver=deliver)
     work = [discovery, enrichment] if with_work else []
-    return [*job_workflows(store, settings, handlers, remote), *work, messages, *wallet.SERVICES]
+    if remote is not None:
+        elsewhere, discover_there, enrich_there = work_elsewhere(remote)
+        work.append(elsewhere)
+        discover = discover if settings.discovery_engine == settings.home_engine else discover_there
+        enrich_batch = enrich_batch if settings.enrichment_engine == settings.home_engine else enrich_there
+    handlers = Handlers(discover=discover, enrich_batch=enrich_batch, deliver=deliver)
+    return [*job_workflows(store, settings, handlers), *work, messages, *wallet.SERVICES]
 
 
 def create_app(store: Store, settings: Settings, remote: Remote | None = None) -> RestateAppT:

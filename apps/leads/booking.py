@@ -16,7 +16,7 @@ from enum import StrEnum
 
 import msgspec
 
-TIER_DISCOUNT_PERCENT = {"free": 0, "starter": 20, "pro": 50}
+TIER_DISCOUNT_PERCENT = {"free": 0, "starter": 20, "pro": 50, "enterprise": 50}
 
 HOLDS_MAX = 100
 """Open at the same time in one wallet: they are part of one value."""
@@ -62,6 +62,8 @@ class Receipt(msgspec.Struct, kw_only=True, frozen=True):
     """What was charged, held, captured, given back; 0 for an undoing of something that never came."""
     balance_cents: int
     held_cents: int
+    tier: str = ""
+    """The wallet's, when it was booked: a job's limits are those of the tier that paid for it."""
     is_settled: bool = False
     """A hold that was captured or released; a charge or capture that was refunded."""
 
@@ -236,6 +238,7 @@ def _booked(
         price_cents=price,
         balance_cents=after.balance_cents,
         held_cents=after.held_cents,
+        tier=after.tier,
     )
     entry = LedgerEntry(
         seq=before.booking_count,

@@ -14,6 +14,7 @@ from typing import Any
 import click
 import msgspec
 
+from apps.leads.booking import TIER_DISCOUNT_PERCENT
 from apps.leads.cli_output import Failure, as_json, client_of, emit, job_line, job_option, leads_table, table, watch
 from apps.leads.export import FORMATS
 from apps.leads.model import Business, JobStatus
@@ -204,10 +205,13 @@ def watch_job(target: dict[str, Any], job_id: str, json_output: bool) -> None:
 
 @jobs.command("cancel")
 @click.argument("job_id")
+@click.option("--yes", "-y", is_flag=True, help="do not ask")
 @_json_option
 @click.pass_obj
-def cancel(target: dict[str, Any], job_id: str, json_output: bool) -> None:
+def cancel(target: dict[str, Any], job_id: str, yes: bool, json_output: bool) -> None:
     """End a job; what it took or held is given back."""
+    if not yes:
+        click.confirm(f"Cancel {job_id} and give its money back?", abort=True, err=True)
     with client_of(target) as client:
         client.cancel(job_id)
         job = watch(client, job_id)
@@ -237,7 +241,7 @@ def resume(target: dict[str, Any], job_id: str, json_output: bool) -> None:
 @_json_option
 @click.pass_obj
 def list_leads(target: dict[str, Any], job_id: str | None, limit: int, json_output: bool) -> None:
-    """Leads of JOB_ID, or of the newest jobs together, best score first."""
+    """Leads of JOB_ID, or of the newest jobs together, each business once; best score first."""
     with client_of(target) as client:
         found = client.leads(job_id, limit)
     emit(found, json_output, lambda: leads_table(found))
@@ -248,12 +252,15 @@ def list_leads(target: dict[str, Any], job_id: str | None, limit: int, json_outp
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), default=None, help="a file; without one, standard output")  # fmt: skip
 @click.pass_obj
 def report(target: dict[str, Any], lead_id: str | None, output: Path | None) -> None:
-    """The report page of the lead LEAD_ID (see `leads leads --json`), or of the best one, as one HTML file."""
+    """The report page of the lead LEAD_ID (see `leads leads --json`), or of the best enriched one, as one HTML file."""
     with client_of(target) as client:
-        best = [] if lead_id is not None else client.leads(None, 1)
-        if lead_id is None and not best:
-            raise Failure("there is no lead yet", "`leads discover NICHE LOCATION`")
-        _write(client.report(lead_id or best[0].lead_id), output)
+        if lead_id is None:
+            found = client.leads(None)
+            if not found:
+                raise Failure("there is no lead yet", "`leads discover NICHE LOCATION`")
+            # The score of a discovery is on another scale, and there is less to report.
+            lead_id = next((one for one in found if one.lead.audit is not None), found[0]).lead_id
+        _write(client.report(lead_id), output)
 
 
 @main.command("export")
@@ -262,7 +269,7 @@ def report(target: dict[str, Any], lead_id: str | None, output: Path | None) -> 
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), default=None, help="a file; without one, standard output")  # fmt: skip
 @click.pass_obj
 def export(target: dict[str, Any], job_id: str | None, file_format: str | None, output: Path | None) -> None:
-    """Leads of JOB_ID, or of the newest jobs, as CSV, JSON or Parquet."""
+    """Leads of JOB_ID, or of the newest jobs, each business once, as CSV, JSON or Parquet."""
     by_name = output.suffix.removeprefix(".").lower() if output is not None else "csv"
     if file_format is None and by_name not in FORMATS:
         raise click.UsageError(f"--format: one of {', '.join(FORMATS)}")
@@ -329,11 +336,11 @@ def top_up(target: dict[str, Any], cents: int, payment: str | None, reference: s
 
 
 @wallet.command("tier")
-@click.argument("tier", type=click.Choice(["free", "starter", "pro"]))
+@click.argument("tier", type=click.Choice([*TIER_DISCOUNT_PERCENT]))
 @_json_option
 @click.pass_obj
 def set_tier(target: dict[str, Any], tier: str, json_output: bool) -> None:
-    """Set the tier: starter takes 20 % off prices, pro 50 %."""
+    """Set the tier: starter takes 20 % off prices, pro and enterprise 50 %."""
     with client_of(target) as client:
         receipt = client.set_tier(target["user"] or "me", tier, uuid.uuid4().hex)
     emit(receipt, json_output, lambda: click.echo(f"tier {tier} from now on"))

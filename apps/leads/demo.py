@@ -13,8 +13,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import shutil
-import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Generator
@@ -22,16 +20,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from apps.leads import demo_verify
-from apps.leads.demo_child import Child, DemoFailed
+from apps.leads.demo_child import Child
 from apps.leads.demo_web import DemoWeb, running_web
 from apps.leads.settings import DATA, OwnerSourceSettings, Settings
 from apps.leads.web.types import LOOPBACK_ALLOWED, FetchLimits
+from apps.serving.demo import DemoFailed, Screen, prepare, restate_server, run_demo, this_python, verdict
 
 USER = "ada"
 TOP_UP_CENTS = 2500
@@ -73,17 +69,6 @@ class Report:
     best: list[tuple[float, str, str]] = field(default_factory=list[tuple[float, str, str]])
     problems: list[str] = field(default_factory=list[str])
     seconds: float = 0.0
-
-
-class Screen:
-    """What a person sees."""
-
-    def __init__(self, *, on_stderr: bool) -> None:
-        self.console = Console(highlight=False, stderr=on_stderr)
-
-    def say(self, text: str = "", *, label: str = "", style: str = "bold") -> None:
-        """One line, its label in colour."""
-        self.console.print(Text.assemble((label, style), text), soft_wrap=True)
 
 
 class Demo:
@@ -295,12 +280,7 @@ def running_engine(engine: str) -> Generator[dict[str, str]]:
     if engine == "embedded":
         yield {}
         return
-    # Only the demo: the server that npm installs for the tests of this repository.
-    from tests.support.restate_server import running_server, server_binary
-
-    if server_binary() is None:
-        raise DemoFailed("no Restate server here; install it with npm ci, or set RESTATE_SERVER_BIN")
-    with running_server() as server:
+    with restate_server() as server:
         yield {
             "RESTATE_INGRESS_URL": server.ingress_url,
             "RESTATE_ADMIN_URL": server.admin_url,
@@ -324,20 +304,6 @@ def settings_of(folder: Path, web: DemoWeb) -> Settings:
         ),
         webhooks={"team": f"{web.url}/webhook"},
     )
-
-
-def prepare(folder: Path) -> None:
-    """Make `folder` empty of an earlier demo.
-
-    Raises:
-        DemoFailed: something else is in it; nothing was deleted.
-    """
-    if folder.exists():
-        strange = sorted(path.name for path in folder.iterdir() if path.name not in _OURS) if folder.is_dir() else ["-"]
-        if strange:
-            raise DemoFailed(f"{folder} holds something else than an earlier demo: {', '.join(strange[:3])}")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
 
 
 def show_result(screen: Screen, report: Report) -> None:
@@ -380,7 +346,7 @@ def _arguments() -> argparse.Namespace:
 
 async def _demo(arguments: argparse.Namespace, screen: Screen) -> bool:
     folder: Path = arguments.keep_dir
-    prepare(folder)
+    prepare(folder, _OURS)
     with running_web() as web, running_engine(arguments.engine) as engine:
         screen.say(
             f"{NICHE}s in {PLACE}, of OpenStreetMap; their websites are played by handmade pages of this machine"
@@ -394,15 +360,11 @@ async def _demo(arguments: argparse.Namespace, screen: Screen) -> bool:
     show_result(screen, report)
     if arguments.json:
         sys.stdout.write(json.dumps({"ok": not report.problems, "engine": arguments.engine, **asdict(report)}) + "\n")
-    if report.problems:
-        screen.say(f": {len(report.problems)} promises do not hold; see {folder}", label="FAILED", style="bold red")
+    said = "nothing was lost, nothing done was done again, and every cent is where it belongs"
+    if not verdict(screen, len(report.problems), said, folder):
         return False
-    said = ": nothing was lost, nothing done was done again, and every cent is where it belongs"
-    screen.say(said, label="OK", style="bold green")
-    python = Path(sys.executable)
-    shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
     screen.say(f"\nnext   open {folder / 'report.html'}, or {folder / 'leads.csv'}")
-    screen.say(f"       look at it: {shown} -m apps.leads serve --dir {folder / 'data'}")
+    screen.say(f"       look at it: {this_python()} -m apps.leads serve --dir {folder / 'data'}")
     screen.say("       or read the workflows: apps/leads/workflows.py")
     return True
 
@@ -411,17 +373,7 @@ def main() -> int:
     """Entry point: 0 if every promise held, 1 if not, 130 after Ctrl-C."""
     arguments = _arguments()
     screen = Screen(on_stderr=arguments.json)
-    try:
-        return 0 if asyncio.run(_demo(arguments, screen)) else 1
-    except DemoFailed as error:
-        screen.say(f": {error}", label="FAILED", style="bold red")
-    except httpx.HTTPError as error:
-        text = f": leads stopped answering ({error!r}); see {arguments.keep_dir}/leads.log"
-        screen.say(text, label="FAILED", style="bold red")
-    except KeyboardInterrupt:
-        screen.say(f"stopped; the files are in {arguments.keep_dir}")
-        return 128 + signal.SIGINT
-    return 1
+    return run_demo(_demo(arguments, screen), screen, arguments.keep_dir / "leads.log")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import httpx
 import msgspec
 from restate import TerminalError
 
-from apps.leads.model import DISCOVERY_BUSINESSES_MAX, Business, DiscoveryRequest
+from apps.leads.model import DISCOVERY_BUSINESSES_MAX, TEXT_CHARACTERS_MAX, Business, DiscoveryRequest
 from apps.leads.niches import Tag, UnknownNiche, plain, tags_for
 from apps.leads.osm import BadExtract, business_of, has_tag, overpass_query, read_places
 from apps.leads.outside import http_client
@@ -43,6 +43,9 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
             TerminalError: 422, with the field.
         """
         city, _, state = (part.strip() for part in request.location.partition(","))
+        for field in ("niche", "location"):
+            if len(getattr(request, field)) > TEXT_CHARACTERS_MAX:
+                raise TerminalError(f"{field}: at most {TEXT_CHARACTERS_MAX} characters", status_code=422)
         if not request.niche.strip():
             raise TerminalError("niche: is required, e.g. bakery", status_code=422)
         if not city:

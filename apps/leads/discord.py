@@ -6,13 +6,15 @@
     /wallet                         the balance, seen by who asked only
     a wrong signature               401, as Discord tests it
 
-The interaction's id is the job's client key: the same request again, or a recorded one, is the same job.
+The signature covers the time; one that is more than five minutes away is refused. The interaction's id is the job's client
+key: the same request again, or a recorded one, is the same job.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +35,9 @@ PING, COMMAND = 1, 2
 PONG, MESSAGE, DEFERRED = 1, 4, 5
 ONLY_FOR_WHO_ASKED = 64
 STRING, INTEGER = 3, 4
-TIMESTAMP_CHARACTERS_MAX = 32
+WINDOW_S = 300
+"""How far the signed time may be from our clock, in either direction."""
+_TIMESTAMP_CHARACTERS_MAX = 12
 
 COMMANDS: list[dict[str, Any]] = [
     {
@@ -149,7 +153,8 @@ class Interactions:
             raise LeadsError(404, "no Discord application is configured; see LEADS_API_DISCORD_PUBLIC_KEY")
         timestamp = headers.get("x-signature-timestamp", "")
         try:
-            if not 0 < len(timestamp) <= TIMESTAMP_CHARACTERS_MAX:
+            is_number = timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= _TIMESTAMP_CHARACTERS_MAX
+            if not is_number or abs(time.time() - int(timestamp)) > WINDOW_S:
                 raise ValueError
             signature = bytes.fromhex(headers.get("x-signature-ed25519", ""))
             self._key.verify(timestamp.encode() + body, signature)

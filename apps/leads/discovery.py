@@ -97,6 +97,7 @@ class _Discovery:
         self._settings = settings
         self._job_id = order.job_id
         self._run = order.run
+        self._cost_max_usd = order.cost_max_usd
         self._request = msgspec.convert(order.request, DiscoveryRequest)
         self._query = SearchQuery.of(self._request)
         self._steps = Steps(ctx, store, order.job_id, order.run)
@@ -130,6 +131,7 @@ class _Discovery:
         before = await self._steps.run("find-results", lambda: self._done_before("fetch-results"), SearchOutcome)
         if before is not None:
             return before
+        self._check_cost(directory)
         retry = self._settings.search_retry
         key = idempotency_key("search", self._job_id, self._run)
         run = await self._steps.run("start-search", lambda: directory.start(self._query, key), ActorRun, retry=retry)
@@ -154,6 +156,16 @@ class _Discovery:
             return await self._keep(await directory.fetch(dataset_id, self._query), directory, "fetch-results")
 
         return await self._steps.run("fetch-results", fetch, SearchOutcome, retry=retry)
+
+    def _check_cost(self, directory: ActorDirectory) -> None:
+        """Before anything is asked. Raises: TerminalError: 422: the results would cost more than the tier allows."""
+        limit_usd, each_usd, count = self._cost_max_usd, directory.result_cost_usd, self._query.max_results
+        if limit_usd is not None and round(count * each_usd * 1e6) > round(limit_usd * 1e6):
+            raise TerminalError(
+                f"limit: {count} results would cost ${count * each_usd:.2f}, over the tier's limit of ${limit_usd:.2f} "
+                f"for one job; next: ask for at most {int(limit_usd / each_usd)}",
+                status_code=422,
+            )
 
     async def _abort(self, directory: ActorDirectory, run_id: str) -> None:
         try:

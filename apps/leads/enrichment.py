@@ -15,6 +15,7 @@ import msgspec
 from restate import Context, Service, TerminalError
 
 from apps.leads import web
+from apps.leads.budget import Budget, PaidSource, over_limit
 from apps.leads.model import (
     ENRICHMENT_BUSINESSES_MAX,
     BatchEntry,
@@ -59,6 +60,7 @@ def enrichment_service(store: Store, settings: Settings) -> tuple[Service, Any]:
                     job_id=request.job_id,
                     run=request.run,
                     discovery_score=request.discovery_scores.get(business.place_id),
+                    cost_max_usd=request.cost_max_usd,
                     is_brief=True,
                 ),
             ),
@@ -98,12 +100,12 @@ def _entry(enriched: EnrichedBusiness) -> BatchEntry:
     )
 
 
-def owner_sources(settings: Settings) -> list[web.OwnerSource]:
-    """Who is asked for the owner, in order."""
+def owner_sources(settings: Settings, scope: str) -> list[web.OwnerSource]:
+    """Who is asked for the owner, in order. `scope`: what the questions belong to; each is paid once in it."""
     return [
         web.WebsiteSource()
         if source.name == "website"
-        else web.HttpOwnerSource(source.name, source.url, cost_usd=source.cost_usd, token=source.token)
+        else web.HttpOwnerSource(source.name, source.url, cost_usd=source.cost_usd, token=source.token, scope=scope)
         for source in settings.owner_sources
     ]
 
@@ -134,8 +136,9 @@ class _Enrichment:
         self._request = request
         self._business: Business = request.business
         self._job_id = request.job_id
-        self._nobodys_id = str(ctx.uuid())
+        self._scope = request.job_id or str(ctx.uuid())
         self._steps = Steps(ctx, store, request.job_id, request.run)
+        self._budget = Budget(store, request.job_id, request.run, request.business.place_id, request.cost_max_usd)
 
     async def run(self) -> EnrichedBusiness:
         subject = self._business.place_id
@@ -190,9 +193,13 @@ class _Enrichment:
     async def _find_owner(self, scan: SiteScan | None) -> OwnerSearch:
         if scan is None:
             return OwnerSearch(owner=None, asked=[])
-        found = await web.search_owner(self._business.name, scan, sources=owner_sources(self._settings))
+        sources = [PaidSource(source, self._budget) for source in owner_sources(self._settings, self._scope)]
+        found = await web.search_owner(self._business.name, scan, sources=sources)
         for use in found.asked:
-            await self._cost("find-owner", "owner_search", use.source, use.cost_usd)
+            if use.error == over_limit(self._budget.limit_usd):
+                await self._over_limit("find-owner", use.source)
+            else:
+                await self._budget.note("find-owner", "owner_search", use.source, use.cost_usd)
         return found
 
     async def _audit(self, scan: SiteScan | None) -> AuditReport | None:
@@ -200,23 +207,34 @@ class _Enrichment:
         if scan is None or not scan.is_reachable:
             return None
         service = audit_service(self._settings)
+        if service is not None:
+            cost_usd = self._settings.unit_costs.audit_usd
+            async with self._budget.question("deep-audit", "audit", "audit service", cost_usd) as may_ask:
+                if may_ask:
+                    return await self._ask_for_audit(service, scan)
+            await self._over_limit("deep-audit", "audit service")
+        await self._budget.note("deep-audit", "audit", "own")
+        return web.judge(scan)
+
+    async def _ask_for_audit(self, service: web.AuditService, scan: SiteScan) -> AuditReport:
         try:
-            report = await web.audit(
+            return await web.audit(
                 scan,
                 business_name=self._business.name,
                 locations=[self._business.city] if self._business.city else [],
                 service=service,
                 # A step that was running when the process died runs again, and so does a run that is resumed.
-                idempotency_key=idempotency_key("audit", self._job_id or self._nobodys_id, self._business.place_id),
+                idempotency_key=idempotency_key("audit", self._scope, self._business.place_id),
             )
         except web.AuditRefused as error:
             raise TerminalError(f"the audit service refused: {error}", status_code=error.status) from error
         except web.AuditUnavailable as error:
             raise_for_status(503, f"the audit service: {error}", retry_after_s=error.retry_after_s)
             raise
-        cost_usd = 0.0 if service is None else self._settings.unit_costs.audit_usd
-        await self._cost("deep-audit", "audit", "own" if service is None else "audit service", cost_usd)
-        return report
+
+    async def _over_limit(self, step: str, provider: str) -> None:
+        text = f"{provider}: {over_limit(self._budget.limit_usd)}"
+        await self._steps.log("warning", f"{step} {self._business.place_id}", text)
 
     async def _score(self, scan: SiteScan | None, found: OwnerSearch, audit: AuditReport | None) -> ScoreReport:
         discovery = self._discovery_score(scan)
@@ -241,8 +259,18 @@ class _Enrichment:
             owner=found.owner,
             audit_result=audit,
             lead_score=score,
-            warnings=_warnings(scan, found),
+            warnings=self._warnings(scan, found, audit),
         )
+
+    def _warnings(self, scan: SiteScan | None, found: OwnerSearch, audit: AuditReport | None) -> list[str]:
+        warnings = [f"{use.source}: {use.error}" for use in found.asked if use.error]
+        if scan is None:
+            warnings.append("no website is known")
+        elif scan.failure is not None:
+            warnings.append(f"website: {scan.failure.message}")
+        if audit is not None and audit.source == web.OWN_AUDIT and self._settings.audit_service_url:
+            warnings.append(f"audit service: {over_limit(self._budget.limit_usd)}; our own audit stands in")
+        return warnings
 
     async def _cost(self, step: str, type_: str, provider: str, cost_usd: float, *, duration_ms: int = 0) -> None:
         if self._job_id:
@@ -258,15 +286,6 @@ class _Enrichment:
                 run=self._request.run,
             )
             await self._store.add_costs(self._job_id, [event])
-
-
-def _warnings(scan: SiteScan | None, found: OwnerSearch) -> list[str]:
-    warnings = [f"{use.source}: {use.error}" for use in found.asked if use.error]
-    if scan is None:
-        warnings.append("no website is known")
-    elif scan.failure is not None:
-        warnings.append(f"website: {scan.failure.message}")
-    return warnings
 
 
 def _as_enriched(lead: Lead) -> EnrichedBusiness:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from apps.leads.model import TEXT_CHARACTERS_MAX
+
 
 class LeadsError(Exception):
     """A request that was refused; nothing happened. `code` is an HTTP status."""
@@ -26,6 +28,22 @@ class LeadsError(Exception):
     def as_json(self) -> dict[str, Any]:
         """`code`, `message`, `retryable`, `details`."""
         return {"code": self.code, "message": self.message, "retryable": self.is_retryable, "details": self.details}
+
+
+def checked_user_id(user_id: str) -> str:
+    """Itself. It is part of paths, so it must be readable and be no path.
+
+    Raises:
+        LeadsError: 422.
+    """
+    if (
+        not 0 < len(user_id) <= TEXT_CHARACTERS_MAX
+        or "/" in user_id
+        or not user_id.isprintable()
+        or user_id in (".", "..")
+    ):
+        raise LeadsError(422, f"user_id: 1 to {TEXT_CHARACTERS_MAX} printable characters without a slash")
+    return user_id
 
 
 class EngineRefused(LeadsError):

@@ -54,7 +54,7 @@ _COPY: dict[Format, str] = {
     "json": "(FORMAT json, ARRAY true)",
     "parquet": "(FORMAT parquet, COMPRESSION zstd)",
 }
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def export(leads: Sequence[Lead], file_format: Format) -> bytes:

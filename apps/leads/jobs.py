@@ -13,10 +13,11 @@ from restate import TerminalError
 from apps.leads import wallet
 from apps.leads.booking import Booking, LedgerEntry, Receipt, price_cents
 from apps.leads.discovery import check_discovery
-from apps.leads.errors import LeadsError
+from apps.leads.errors import LeadsError, checked_user_id
 from apps.leads.gateway import Gateway
 from apps.leads.model import (
     ENRICHMENT_BUSINESSES_MAX,
+    TEXT_CHARACTERS_MAX,
     CostView,
     DiscoveryRequest,
     EnrichmentRequest,
@@ -124,6 +125,10 @@ class Jobs:
             raise LeadsError(422, f"at most {most} businesses in one run")
         if len({business.place_id for business in request.businesses}) < len(request.businesses):
             raise LeadsError(422, "businesses: the same place_id comes twice")
+        if any(
+            not 0 < len(text) <= TEXT_CHARACTERS_MAX for one in request.businesses for text in (one.place_id, one.name)
+        ):
+            raise LeadsError(422, f"businesses: place_id and name have 1 to {TEXT_CHARACTERS_MAX} characters")
         if request.discovery_job_id is None:
             return
         discovery = await self.get(request.discovery_job_id)
@@ -135,8 +140,7 @@ class Jobs:
     async def _start(
         self, kind: JobKind, request: DiscoveryRequest | EnrichmentRequest, engine: str, list_cents: int
     ) -> JobView:
-        if not request.user_id or "/" in request.user_id:
-            raise LeadsError(422, "user_id: is required, without a slash")
+        checked_user_id(request.user_id)
         chosen = request.client_key
         # Of this user's key: two users may choose the same.
         job_id = (

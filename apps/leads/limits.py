@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 from apps.leads.database import now_ms
 from apps.leads.errors import LeadsError
 from apps.leads.jobs import Jobs
-from apps.leads.settings import TIERS, TierLimits
 from apps.leads.store import Store
+from apps.leads.tiers import TierLimits
 
 WINDOWS = (("minute", 60), ("hour", 3_600), ("day", 86_400))
 
@@ -27,9 +27,10 @@ class TooMany(LeadsError):
 class Limits:
     """Asked before a user starts something."""
 
-    def __init__(self, store: Store, jobs: Jobs) -> None:
+    def __init__(self, store: Store, jobs: Jobs, tiers: Mapping[str, TierLimits]) -> None:
         self._store = store
         self._jobs = jobs
+        self._tiers = tiers
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @asynccontextmanager
@@ -43,7 +44,7 @@ class Limits:
             wallet = await self._jobs.wallets.get(user_id)
             now = now_ms()
             started, open_count = await self._store.started_since(user_id, now - WINDOWS[-1][1] * 1000)
-            check(TIERS.get(wallet.tier, TIERS["free"]), started, open_count, now)
+            check(self._tiers[wallet.tier], started, open_count, now)
             yield
 
 

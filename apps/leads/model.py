@@ -15,6 +15,8 @@ from apps.leads.web.types import AuditReport, Owner, SiteScan
 
 DISCOVERY_BUSINESSES_MAX = 100
 ENRICHMENT_BUSINESSES_MAX = 50
+TEXT_CHARACTERS_MAX = 500
+"""Of a niche, a location, a user's id, and of the name and the id of a business."""
 
 
 class JobStatus(StrEnum):
@@ -173,6 +175,8 @@ class EnrichBusinessRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     run: int = 1
     discovery_score: float | None = None
     """From a discovery; None: computed from this scan."""
+    cost_max_usd: float | None = None
+    """Of the whole job, not of this business; None: no limit."""
     is_brief: bool = False
     """Answer the score only. The lead is in the store then, under `job_id`."""
 
@@ -197,6 +201,8 @@ class EnrichBatchRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     run: int = 1
     discovery_scores: dict[str, float] = {}
     """By place id."""
+    cost_max_usd: float | None = None
+    """What the job may cost us; None: no limit."""
 
 
 class BatchFailure(msgspec.Struct, kw_only=True, rename="camel"):
@@ -270,6 +276,8 @@ class JobOrder(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A DiscoveryRequest or EnrichmentRequest as JSON."""
     notify: list[str] = []
     is_free: bool = False
+    cost_max_usd: float | None = None
+    """What the job may cost us: the workflow says it to the work, once it is paid. None: no limit."""
 
     @property
     def run_id(self) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from restate import WorkflowContext
+from restate import Context
 
 from apps.leads import placed
 from apps.leads.app import create_app
@@ -119,7 +119,7 @@ async def _place_work(provider: WorkflowProvider, settings: Settings) -> None:
 def _remote_at(provider: WorkflowProvider) -> Any:
     """How jobs give work to the server."""
 
-    async def remote(ctx: WorkflowContext, workflow_id: str, request: Any, execution_name: str) -> Any:
+    async def remote(ctx: Context, workflow_id: str, request: Any, execution_name: str) -> Any:
         return await providers.call_remote(
             ctx, provider=provider, workflow_id=workflow_id, input=request, execution_name=execution_name
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 from apps.leads.access import Caller
@@ -41,7 +41,7 @@ class Service:
     def __init__(self, leads: Leads) -> None:
         self._leads = leads
         self._jobs = leads.jobs
-        self._limits = Limits(leads.store, leads.jobs)
+        self._limits = Limits(leads.store, leads.jobs, leads.settings.tiers)
 
     # ---- jobs ------------------------------------------------------------------------------------------------------------
 
@@ -174,12 +174,12 @@ class Service:
     # ---- leads -----------------------------------------------------------------------------------------------------------
 
     async def leads(self, caller: Caller, job_id: str | None, *, limit: int = 1000, offset: int = 0) -> list[Lead]:
-        """Leads of one job, or of the newest ones together; best score first."""
+        """Leads of one job; or of the newest ones together, each business once. Best score first."""
         if job_id is not None:
             await self._own(caller, job_id)
             return await self._jobs.leads(job_id, limit=limit, offset=offset)
         jobs = await self._jobs.find(user_id=caller.user_id, limit=JOBS_WITH_LEADS)
-        found = [lead for job in jobs for lead in await self._jobs.leads(job.job_id)]
+        found = one_per_business([(job, lead) for job in jobs for lead in await self._jobs.leads(job.job_id)])
         found.sort(key=lambda lead: -1.0 if lead.score is None else lead.score, reverse=True)
         return found[offset : offset + limit]
 
@@ -215,6 +215,22 @@ class Service:
         return Health(
             status="ok", discovery_engine=settings.discovery_engine, enrichment_engine=settings.enrichment_engine
         )
+
+
+def one_per_business(leads: Iterable[tuple[JobView, Lead]]) -> list[Lead]:
+    """Each user's businesses once: what an enrichment has found, else what a discovery has; the newest of them.
+
+    Args:
+        leads: With their jobs, newest job first.
+    """
+    best: dict[tuple[str, str], tuple[int, Lead]] = {}
+    for job, lead in leads:
+        # Without a score it is a copy that its enrichment has not reached, or has failed at.
+        worth = 0 if lead.score is None else 2 if job.workflow_id == JobKind.ENRICHMENT else 1
+        known = best.get((job.user_id, lead.business.place_id))
+        if known is None or worth > known[0]:
+            best[job.user_id, lead.business.place_id] = (worth, lead)
+    return [lead for _, lead in best.values()]
 
 
 def _moved(before: JobView, now: JobView) -> bool:

@@ -16,6 +16,8 @@ from typing import Any, Literal
 import msgspec
 from restate import RunOptions
 
+from apps.leads.booking import TIER_DISCOUNT_PERCENT
+from apps.leads.tiers import TIERS, TierLimits
 from apps.leads.web.types import DISCOVERY_LIMITS, ENRICHMENT_LIMITS, FetchLimits, NetworkPolicy
 
 EngineName = Literal["embedded", "restate"]
@@ -53,8 +55,6 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True):
     """Per run, up to 100 businesses."""
     enrichment_cents: int = 500
     """Per run, up to 50 businesses."""
-    analysis_cents: int = 100
-    audit_cents: int = 2000
     top_ups_cents: tuple[int, ...] = (500, 1000, 2500)
     """What the shop offers."""
 
@@ -66,25 +66,6 @@ class UnitCosts(msgspec.Struct, frozen=True, kw_only=True):
     """Per result of a hosted crawler. OpenStreetMap costs nothing."""
     audit_usd: float = 0.05
     """Per report of an outside audit service; our own costs nothing."""
-
-
-class TierLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tier may do with the API."""
-
-    per_minute: int
-    per_hour: int
-    per_day: int
-    parallel: int
-    """Jobs that are not over, at the same time."""
-
-
-TIERS = {
-    "free": TierLimits(per_minute=5, per_hour=20, per_day=50, parallel=1),
-    "starter": TierLimits(per_minute=20, per_hour=100, per_day=500, parallel=3),
-    "pro": TierLimits(per_minute=60, per_hour=500, per_day=2000, parallel=10),
-    "enterprise": TierLimits(per_minute=200, per_hour=2000, per_day=10_000, parallel=50),
-}
-"""For the API. The core counts money only."""
 
 
 class ScoreWeights(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,6 +155,10 @@ class Settings(msgspec.Struct, kw_only=True):
     audit_service_time_s: float = 300.0
     discovery_time_max_s: float = 600.0
     enrichment_time_max_s: float = 1800.0
+    """For any job of this kind; the wallet's tier may allow less."""
+    slow_work_time_min_s: float = 300.0
+    """An enrichment, or a search by a hosted crawler, may take so long in every tier: both wait for others for minutes."""
+    tiers: dict[str, TierLimits] = msgspec.field(default_factory=TIERS.copy)
 
     prices: Prices = Prices()
     unit_costs: UnitCosts = UnitCosts()
@@ -206,6 +191,10 @@ class Settings(msgspec.Struct, kw_only=True):
         if self.needs_restate and not self.restate_ingress_url:
             raise SettingsError(
                 "RESTATE_INGRESS_URL is required for the engine restate; http://localhost:8080 is usual"
+            )
+        if missing := sorted(set(TIER_DISCOUNT_PERCENT) - set(self.tiers)):
+            raise SettingsError(
+                f"LEADS_TIERS: {missing[0]} is missing; all of {', '.join(TIER_DISCOUNT_PERCENT)} are needed"
             )
         known = self.directories()
         if self.business_directory not in known:

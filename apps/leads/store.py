@@ -325,20 +325,41 @@ class Store:
 
     async def add_costs(self, job_id: str, events: list[CostEvent]) -> None:
         """One event per job, run, step, subject, type and provider: the same again is the same event."""
-        rows = [
-            {
-                "job_id": job_id,
-                **{name: getattr(each, name) for name in CostEvent.__struct_fields__},
-                "at_ms": each.at_ms or now_ms(),
-            }
-            for each in events
-        ]
-        columns = ["job_id", *CostEvent.__struct_fields__]
-        statement = (
-            f"INSERT INTO cost_events ({', '.join(columns)}) "  # noqa: S608 names of our own fields
-            f"VALUES ({', '.join(f':{column}' for column in columns)}) ON CONFLICT DO NOTHING"
-        )
-        await self._db.write(lambda db: db.executemany(statement, rows))
+        rows = [_cost_row(job_id, each) for each in events]
+        await self._db.write(lambda db: db.executemany(_ADD_COST, rows))
+
+    async def take_cost(self, job_id: str, event: CostEvent, limit_usd: float | None) -> bool:
+        """Note a cost before it is made, once for all runs of the job: a question that is asked again is the same one.
+
+        False, and nothing is written: all of the job would cost more than `limit_usd`.
+        """
+        row = _cost_row(job_id, event)
+
+        def work(db: sqlite3.Connection) -> bool:
+            costs = f"SELECT cost_usd, {_SAME_COST} AS is_same FROM cost_events WHERE job_id = :job_id"  # noqa: S608
+            known = db.execute(costs, row).fetchall()
+            if any(one["is_same"] and one["cost_usd"] >= event.cost_usd for one in known):
+                return True
+            # In micro-dollars: ten times 0.05 is 0.5.
+            total = round(sum((one["cost_usd"] for one in known if not one["is_same"]), event.cost_usd) * 1e6)
+            if limit_usd is not None and event.cost_usd > 0 and total > round(limit_usd * 1e6):
+                return False
+            db.execute(_DROP_COST, row)
+            db.execute(_ADD_COST, row)
+            return True
+
+        return await self._db.write(work)
+
+    async def set_cost_duration(self, job_id: str, event: CostEvent) -> None:
+        """How long what was noted before has taken."""
+        row = _cost_row(job_id, event)
+        statement = f"UPDATE cost_events SET duration_ms = :duration_ms WHERE job_id = :job_id AND {_SAME_COST}"  # noqa: S608
+        await self._db.write(lambda db: db.execute(statement, row))
+
+    async def drop_cost(self, job_id: str, event: CostEvent) -> None:
+        """It was not made after all."""
+        row = _cost_row(job_id, event)
+        await self._db.write(lambda db: db.execute(_DROP_COST, row))
 
     async def cost(self, job_id: str) -> CostView:
         """What a job cost, per step and in all. Raises: JobNotFound."""
@@ -394,6 +415,20 @@ class Store:
             ).fetchall()
         )
         return [dict(row) for row in rows]
+
+
+_COST_COLUMNS = ("job_id", *CostEvent.__struct_fields__)
+_ADD_COST = (
+    f"INSERT INTO cost_events ({', '.join(_COST_COLUMNS)}) "  # noqa: S608 names of our own fields
+    f"VALUES ({', '.join(f':{column}' for column in _COST_COLUMNS)}) ON CONFLICT DO NOTHING"
+)
+_SAME_COST = "(step, subject, type, provider) = (:step, :subject, :type, :provider)"
+_DROP_COST = f"DELETE FROM cost_events WHERE job_id = :job_id AND {_SAME_COST}"  # noqa: S608
+
+
+def _cost_row(job_id: str, event: CostEvent) -> dict[str, Any]:
+    values = {name: getattr(event, name) for name in CostEvent.__struct_fields__}
+    return {"job_id": job_id, **values, "at_ms": event.at_ms or now_ms()}
 
 
 def _job(row: sqlite3.Row) -> JobView:

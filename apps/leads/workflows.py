@@ -10,7 +10,6 @@ The work may be done on another engine than this one; jobs and wallets are alway
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -19,6 +18,7 @@ import restate
 from restate import TerminalError, Workflow, WorkflowContext
 
 from apps.leads import wallet
+from apps.leads.actor import ActorDirectory
 from apps.leads.booking import Booking, Receipt
 from apps.leads.model import (
     Business,
@@ -28,6 +28,7 @@ from apps.leads.model import (
     EnrichmentRequest,
     EnrichmentResult,
     JobError,
+    JobKind,
     JobOrder,
     JobStatus,
 )
@@ -35,13 +36,12 @@ from apps.leads.notifications import send_job_event
 from apps.leads.settings import Settings
 from apps.leads.steps import Steps, is_cancellation, surely
 from apps.leads.store import Store
+from apps.leads.tiers import RunLimits, run_limits
 from holdfast.patterns import CompensationFailed, Saga
 
 DISCOVERY = "DiscoveryJob"
 ENRICHMENT = "EnrichmentJob"
 
-Remote = Callable[[WorkflowContext, str, Any, str], Awaitable[Any]]
-"""(context, workflow id, input, execution name) -> output, on the other engine; the time limit is that engine's matter."""
 T = TypeVar("T")
 
 
@@ -52,6 +52,15 @@ class Selection(msgspec.Struct, kw_only=True):
     discovery_scores: dict[str, float]
 
 
+class Payment(msgspec.Struct, kw_only=True):
+    """What a step that pays gives."""
+
+    price_cents: int
+    balance_cents: int | None
+    limits: RunLimits
+    """What the run may use for it."""
+
+
 class Handlers(msgspec.Struct, kw_only=True):
     """The handlers that jobs call."""
 
@@ -60,18 +69,18 @@ class Handlers(msgspec.Struct, kw_only=True):
     deliver: Any
 
 
-def job_workflows(store: Store, settings: Settings, handlers: Handlers, remote: Remote | None) -> list[Workflow]:
-    """Both workflows. `remote` is required when some work is done on another engine than jobs are."""
+def job_workflows(store: Store, settings: Settings, handlers: Handlers) -> list[Workflow]:
+    """Both workflows."""
     discovery = Workflow(DISCOVERY, description="A discovery that is paid for")
     enrichment = Workflow(ENRICHMENT, description="An enrichment that is paid for")
 
     @discovery.main()
     async def discover(ctx: WorkflowContext, order: JobOrder) -> DiscoveryResult:
-        return await _Job(ctx, store, settings, handlers, remote, order).discovery()
+        return await _Job(ctx, store, settings, handlers, order).discovery()
 
     @enrichment.main()
     async def enrich(ctx: WorkflowContext, order: JobOrder) -> EnrichmentResult:
-        return await _Job(ctx, store, settings, handlers, remote, order).enrichment()
+        return await _Job(ctx, store, settings, handlers, order).enrichment()
 
     assert discover is not None
     assert enrich is not None  # the decorators register them; nothing here calls them
@@ -85,7 +94,6 @@ class _Job:
         store: Store,
         settings: Settings,
         handlers: Handlers,
-        remote: Remote | None,
         order: JobOrder,
     ) -> None:
         if ctx.key() != order.run_id:  # before anything is written: it must not become somebody else's failure
@@ -94,7 +102,6 @@ class _Job:
         self._store = store
         self._settings = settings
         self._handlers = handlers
-        self._remote = remote
         self._order = order
         self._steps = Steps(ctx, store, order.job_id, order.run)
 
@@ -107,10 +114,9 @@ class _Job:
         try:
             receipt = await self._pay(wallet.charge, "charge", settings.prices.discovery_cents, wallet.refund, "refund")
             async with Saga(self._ctx) as saga:
-                await self._undo_by(saga, receipt, wallet.refund, "charge", "refund")
-                result = await self._work(
-                    "discovery", self._handlers.discover, self._order, DiscoveryResult, settings.discovery_time_max_s
-                )
+                limits = await self._undo_by(saga, receipt, wallet.refund, "charge", "refund")
+                order = msgspec.structs.replace(self._order, cost_max_usd=limits.cost_max_usd)
+                result: DiscoveryResult = await self._work(self._handlers.discover, order, limits)
         except TerminalError as error:
             await self._failed(error)
             raise
@@ -123,18 +129,18 @@ class _Job:
         try:
             receipt = await self._pay(wallet.hold, "hold", settings.prices.enrichment_cents, wallet.release, "release")
             async with Saga(self._ctx) as saga:
-                await self._undo_by(saga, receipt, wallet.release, "hold", "release")
-                result = await self._enrich_all()
+                limits = await self._undo_by(saga, receipt, wallet.release, "hold", "release")
+                result = await self._enrich_all(limits)
         except TerminalError as error:
             await self._failed(error)
             raise
         if receipt is not None:
             # The work is done: from here on a cancellation comes too late.
             captured = await surely(lambda: self._book(wallet.capture, "capture", of="hold"))
-            await surely(lambda: self._note_price("capture", captured, captured.price_cents))
+            await surely(lambda: self._note_payment("capture", captured))
         return await self._completed(result)
 
-    async def _enrich_all(self) -> EnrichmentResult:
+    async def _enrich_all(self, limits: RunLimits) -> EnrichmentResult:
         order = self._order
         chosen = await self._steps.run("prepare", self._select, Selection, summary=lambda one: len(one.businesses))
         request = EnrichBatchRequest(
@@ -142,9 +148,9 @@ class _Job:
             job_id=order.job_id,
             run=order.run,
             discovery_scores=chosen.discovery_scores,
+            cost_max_usd=limits.cost_max_usd,
         )
-        limit_s = self._settings.enrichment_time_max_s
-        batch = await self._work("enrichment", self._handlers.enrich_batch, request, EnrichBatchResult, limit_s)
+        batch: EnrichBatchResult = await self._work(self._handlers.enrich_batch, request, limits)
         if not batch.results:
             first = batch.errors[0]
             raise TerminalError(f"none of {len(batch.errors)} businesses could be enriched: {first.error}", first.code)
@@ -190,14 +196,13 @@ class _Job:
                 await surely(lambda: self._book(undo, undo_kind, of=kind))
             raise
 
-    async def _undo_by(self, saga: Saga, receipt: Receipt | None, undo: Any, kind: str, undo_kind: str) -> None:
-        """From here on a failure gives the money back."""
+    async def _undo_by(self, saga: Saga, receipt: Receipt | None, undo: Any, kind: str, undo_kind: str) -> RunLimits:
+        """From here on a failure gives the money back. Returns what the payment allows."""
         if receipt is None:
-            await self._note_price("free", None, 0)
-            return
+            return (await self._note_payment("free", None)).limits
         saga.compensate_by(undo_kind, lambda: self._book(undo, undo_kind, of=kind))
         saga.compensate(f"note-{undo_kind}", self._store.set_price, self._order.job_id, 0)
-        await self._note_price(kind, receipt, receipt.price_cents)
+        return (await self._note_payment(kind, receipt)).limits
 
     def _book(self, handler: Any, kind: str, *, amount_cents: int = 0, of: str = "") -> Any:
         """One booking of this run, as a call: its key is made of the run's id and the kind."""
@@ -211,34 +216,47 @@ class _Job:
         )
         return self._ctx.object_call(handler, key=self._order.user_id, arg=booking)
 
-    async def _note_price(self, kind: str, receipt: Receipt | None, price_cents: int) -> None:
-        async def note() -> dict[str, Any]:
-            await self._store.set_price(self._order.job_id, price_cents)
-            balance = None if receipt is None else receipt.balance_cents
-            return {"price_cents": price_cents, "balance_cents": balance}
+    async def _note_payment(self, kind: str, receipt: Receipt | None) -> Payment:
+        """What is paid, and the limits that come with it: recorded, so that no change of tier or settings moves them."""
 
-        await self._steps.run(kind, note)
+        async def note() -> Payment:
+            price_cents = 0 if receipt is None else receipt.price_cents
+            await self._store.set_price(self._order.job_id, price_cents)
+            balance_cents = None if receipt is None else receipt.balance_cents
+            return Payment(price_cents=price_cents, balance_cents=balance_cents, limits=self._limits(receipt))
+
+        return await self._steps.run(kind, note, Payment)
+
+    def _limits(self, receipt: Receipt | None) -> RunLimits:
+        settings, order = self._settings, self._order
+        is_discovery = order.kind is JobKind.DISCOVERY
+        directory = order.request.get("directory") or settings.business_directory
+        is_slow = not is_discovery or directory == ActorDirectory.name
+        return run_limits(
+            "" if receipt is None else receipt.tier,
+            settings.tiers,
+            time_max_s=settings.discovery_time_max_s if is_discovery else settings.enrichment_time_max_s,
+            time_min_s=settings.slow_work_time_min_s if is_slow else 0.0,
+        )
 
     # ---- work ------------------------------------------------------------------------------------------------------------
 
-    async def _work(self, workflow_id: str, handler: Any, request: Any, kind: type[T], limit_s: float) -> T:
-        """Call the service that does the work, here or on the other engine, for at most `limit_s`.
+    async def _work(self, handler: Any, request: Any, limits: RunLimits) -> Any:
+        """Call the service that does the work, for as long as it may take.
 
         Raises:
             TerminalError: its own; 408: the time limit was reached.
         """
-        wanted = {"discovery": self._settings.discovery_engine, "enrichment": self._settings.enrichment_engine}
-        if wanted[workflow_id] != self._settings.home_engine:
-            assert self._remote is not None, "create_app was told of no other engine"
-            output = await self._remote(self._ctx, workflow_id, msgspec.to_builtins(request), self._order.run_id)
-            return msgspec.convert(output, kind)
         call = self._ctx.service_call(handler, request)
-        match await restate.select(work=call, limit=self._ctx.sleep(timedelta(seconds=limit_s))):
+        limit = self._ctx.sleep(timedelta(seconds=limits.time_max_s))
+        match await restate.select(work=call, limit=limit):
             case ["work", result]:
                 return result
             case _:
                 self._ctx.cancel_invocation(await call.invocation_id())
-                raise TerminalError(f"time limit of {limit_s:g} s reached", status_code=408)
+                text = f"time limit of {limits.time_max_s:g} s reached"
+                text += f", the longest run of the tier {limits.tier}" if limits.is_time_of_tier else ""
+                raise TerminalError(text, status_code=408)
 
     # ---- read model, message ---------------------------------------------------------------------------------------------
 

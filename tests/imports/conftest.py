@@ -34,22 +34,31 @@ CHANGES = Changes(
 
 
 class GatedStore(Store):
-    """A store that waits before a batch, if the test says so: the real one otherwise."""
+    """A store that waits before or after a batch, if the test says so: the real one otherwise."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._gates: dict[str, tuple[asyncio.Event, asyncio.Event]] = {}
+        self._before: dict[str, tuple[asyncio.Event, asyncio.Event]] = {}
+        self._after: dict[str, tuple[asyncio.Event, asyncio.Event]] = {}
 
     def hold(self, batch_name: str) -> tuple[asyncio.Event, asyncio.Event]:
         """Two events: set when the batch is reached; to be set when it may go on."""
-        self._gates[batch_name] = (asyncio.Event(), asyncio.Event())
-        return self._gates[batch_name]
+        return self._before.setdefault(batch_name, (asyncio.Event(), asyncio.Event()))
+
+    def hold_after(self, batch_name: str) -> tuple[asyncio.Event, asyncio.Event]:
+        """The same, when the batch is committed and the workflow does not know it yet."""
+        return self._after.setdefault(batch_name, (asyncio.Event(), asyncio.Event()))
 
     async def apply(self, job_id: str, batch: Batch, path: Path) -> BatchDone:
-        if (gate := self._gates.get(batch.name)) is not None:
+        await self._pass(self._before.get(batch.name))
+        done = await super().apply(job_id, batch, path)
+        await self._pass(self._after.get(batch.name))
+        return done
+
+    async def _pass(self, gate: tuple[asyncio.Event, asyncio.Event] | None) -> None:
+        if gate is not None:
             gate[0].set()
             await gate[1].wait()
-        return await super().apply(job_id, batch, path)
 
 
 @dataclass

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,15 +16,15 @@ import httpx
 import pytest
 
 from tests.imports.extracts import Gate, serving
-from tests.support.restate_server import REPOSITORY, RunningRestate, free_ports, running_server, skip_without_server
+from tests.support.restate_server import RunningRestate, free_ports, running_server, skip_without_server
+from tests.support.served import environment_without, serving_process
 
 PATIENCE_S = 60
-_OURS = ("IMPORTS_", "RESTATE_", "MOTHERDUCK_")
 
 
 def environment(**variables: str) -> dict[str, str]:
     """This process's, without settings of imports, plus `variables`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS) and name != "PORT"}
+    kept = environment_without("IMPORTS_", "RESTATE_", "MOTHERDUCK_", "PORT")
     return kept | {"PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "120"} | variables
 
 
@@ -118,38 +116,16 @@ def running_imports(
         variables = defaults | variables
     token = variables.get("IMPORTS_TOKEN")
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    line = [sys.executable, "-m", "apps.imports", "serve", "--child", "--port", port, "--dir", str(folder / "data")]
+    command = ("apps.imports", "serve", "--child", "--port", port, "--dir", str(folder / "data"), *options)
     with (
         serving(folder) as gate,
-        (folder / "imports.log").open("a") as log,
-        subprocess.Popen(
-            [*line, *options],
-            cwd=REPOSITORY,
-            env=environment(**variables),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        ) as process,
+        serving_process(*command, log=folder / "imports.log", env=environment(**variables)) as (url, process),
+        httpx.Client(base_url=url, headers=headers, timeout=PATIENCE_S, trust_env=False) as http,
     ):
-        assert process.stdout is not None
-        assert process.stdin is not None
-        try:
-            said = process.stdout.readline()
-            assert said, (folder / "imports.log").read_text()
-            url = json.loads(said)["url"]
-            with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE_S, trust_env=False) as http:
-                running = Running(url, http, folder, gate, process, server, itertools.count(140))
-                if ready and server is not None:
-                    wait_until_registered(server)
-                yield running
-        finally:
-            process.stdin.close()
-            try:
-                process.wait(PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
+        running = Running(url, http, folder, gate, process, server, itertools.count(140))
+        if ready and server is not None:
+            wait_until_registered(server)
+        yield running
 
 
 def wait_until_registered(server: RunningRestate) -> None:

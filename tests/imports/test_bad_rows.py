@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from apps.imports.batches import Target, apply_batch
+from apps.imports.batches import Applied, NeedsCare, Target, apply_batch, may_go_at_once
 from apps.imports.database import transaction
 from apps.imports.files import Batch
 from apps.imports.formats import BY_NAME
@@ -38,12 +38,27 @@ def applied(
     con: duckdb.DuckDBPyConnection, folder: Path, table: str, text: str | bytes, target: Target = FULL, number: int = 1
 ) -> tuple[int, list[tuple[int, str]]]:
     """How many rows were inserted, and (line, reason) of those left out."""
+    batch = written(folder, table, text, number)
+    try:
+        done = at_once(con, folder, batch, target)
+    except NeedsCare:
+        with transaction(con):  # as the store does; rows are numbered differently in there
+            done = apply_batch(con, batch, batch.path(folder), target)
+    return done.inserted, [(reject.line, reject.reason) for reject in done.rejects]
+
+
+def written(folder: Path, table: str, text: str | bytes, number: int = 1) -> Batch:
     data = text.encode() if isinstance(text, str) else text
     batch = Batch(table, "insert", number, 2, data.count(b"\n"), len(data))
     batch.path(folder).write_bytes(data)
-    with transaction(con):  # as the store does; rows are numbered differently in there
-        done = apply_batch(con, batch, batch.path(folder), target)
-    return done.inserted, [(reject.line, reject.reason) for reject in done.rejects]
+    return batch
+
+
+def at_once(con: duckdb.DuckDBPyConnection, folder: Path, batch: Batch, target: Target = FULL) -> Applied:
+    if not may_go_at_once(batch, target):
+        raise NeedsCare
+    with transaction(con):
+        return apply_batch(con, batch, batch.path(folder), target, at_once=True)
 
 
 def test_each_bad_row_has_its_line_and_reason(con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
@@ -78,6 +93,56 @@ def test_each_bad_row_has_its_line_and_reason(con: duckdb.DuckDBPyConnection, tm
     ]
     kept = con.execute("SELECT enterprise_number, status, type_of_enterprise FROM enterprises ORDER BY ALL").fetchall()
     assert kept == [(E[0], "AC", "2"), (E[4], "A\nC", "2"), (E[5], "AC", "2")]  # of two the last one counts
+
+
+ACTIVITIES = [f'"{number}","003","2025","01110","MAIN"\n' for number in E]
+
+
+def test_a_clean_batch_of_a_full_extract_goes_into_its_table_at_once(
+    con: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        batch = written(tmp_path, "activity", "".join(ACTIVITIES[number * 10 : number * 10 + 10]), number)
+        assert at_once(con, tmp_path, batch) == Applied(10, 0, [])
+    assert con.execute(
+        "SELECT count(*), count(DISTINCT entity_number), any_value(extract_number) FROM activities"
+    ).fetchall() == [(20, 20, 140)]
+    assert con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'batch'").fetchall() == [(0,)]
+    for table, row in (
+        ("enterprise", f'"{E[0]}","AC","000","2","610",,\n'),
+        ("branch", f'"9.000.000.001",,"{E[0]}"\n'),
+    ):
+        assert at_once(con, tmp_path, written(tmp_path, table, row)).inserted == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        pytest.param(
+            "activity", "".join([*ACTIVITIES, ACTIVITIES[0].replace(E[0], "0400.000.099")]), id="check digits"
+        ),
+        pytest.param("activity", "".join([*ACTIVITIES, "garbage\n"]), id="columns"),
+        pytest.param("activity", "".join([*ACTIVITIES, "\n"]), id="empty line"),
+        pytest.param("activity", "".join([*ACTIVITIES, ',"003","2025","01110","MAIN"\n']), id="no key"),
+        pytest.param("activity", "".join([f'"{E[0]}","003","20\n25","01110","MAIN"\n', *ACTIVITIES]), id="line end"),
+        pytest.param("denomination", f'"{E[0]}","2","001","{"x" * 321}"\n', id="too long"),
+        pytest.param("denomination", f'"{E[0]}","2","001","caf\xe9"\n'.encode("latin-1"), id="no UTF-8"),
+        pytest.param("enterprise", f'"{E[0]}","AC","000","2","610",,14-13-2005\n', id="date"),
+        pytest.param("enterprise", f'"{E[1]}","AC","000","2","610",,\n' * 2, id="twice in the batch"),
+        pytest.param("enterprise", f'"{E[0]}","AC","000","1","610",,\n', id="in the batch before"),
+    ],
+)
+def test_a_batch_with_anything_unusual_is_given_up_and_leaves_nothing(
+    con: duckdb.DuckDBPyConnection, tmp_path: Path, table: str, text: str | bytes
+) -> None:
+    at_once(con, tmp_path, written(tmp_path, "enterprise", f'"{E[0]}","AC","000","2","610",,\n'))
+    before = {
+        name: con.execute(f"SELECT count(*) FROM {name}").fetchall()
+        for name in ("enterprises", "activities", "denominations")
+    }
+    with pytest.raises(NeedsCare):
+        at_once(con, tmp_path, written(tmp_path, table, text, number=2))
+    assert before == {name: con.execute(f"SELECT count(*) FROM {name}").fetchall() for name in before}
 
 
 def test_bytes_that_are_no_utf_8_are_a_bad_row(con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:

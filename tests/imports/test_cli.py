@@ -71,6 +71,20 @@ def test_a_known_id_is_refused_with_what_to_do(imports: Running) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("nothere.zip", "there is no file nothere.zip here, and no extract number in the file's name"),
+        ("http://127.0.0.1:1/latest.zip", "error: no extract number in the file's name"),
+    ],
+)
+def test_a_source_that_gives_no_id_is_refused_with_what_to_do(imports: Running, source: str, said: str) -> None:
+    result = run(imports, "start", source)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert said in result.stderr
+    assert "choose an id with --id" in result.stderr
+
+
 def test_cancel_asks_first(imports: Running) -> None:
     extract = full_extract(imports.folder, imports.next_number())
     imports.start(imports.gate.hold(extract), "asked")

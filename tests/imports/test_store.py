@@ -7,11 +7,16 @@ import logging
 import re
 import subprocess
 import sys
+from datetime import date, datetime
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from apps.imports import jobs
+from apps.imports.formats import Meta
+from apps.imports.model import ImportRequest, job_id_of
+from apps.imports.schema import ddl
 from apps.imports.settings import InvalidSetting, Settings
 from apps.imports.store import Store, StoreInUse, StoreRefused
 from tests.support.processes import run_python
@@ -50,6 +55,24 @@ async def test_a_file_that_another_program_has_open_is_in_use(tmp_path: Path) ->
         with pytest.raises(StoreInUse, match=str(other.pid)):
             await Store(settings(tmp_path)).open()
         other.communicate(timeout=60)
+
+
+def test_of_two_processes_on_one_motherduck_only_one_gets_to_work(tmp_path: Path) -> None:
+    """Two connections stand for the two processes: a file would not let the second one in."""
+    meta = Meta(140, "full", date(2025, 10, 5), datetime(2025, 10, 5, 6, 0), "R018")  # noqa: DTZ001 as in the file
+    with duckdb.connect() as con, con.cursor() as other:
+        con.execute(ddl())
+        for import_id in ("a", "b"):
+            jobs.begin(con, ImportRequest(source="x.zip", import_id=import_id))
+        con.begin()
+        other.begin()
+        jobs.claim(con, job_id_of("a"), meta, settings(tmp_path))
+        with pytest.raises(duckdb.Error, match=r"(?i)conflict"):
+            jobs.claim(other, job_id_of("b"), meta, settings(tmp_path))
+        other.rollback()
+        con.commit()
+        with pytest.raises(jobs.Refused, match="import a is preparing"):  # as the engine's repetition finds it
+            jobs.claim(other, job_id_of("b"), meta, settings(tmp_path))
 
 
 async def test_a_database_of_somebody_else_is_refused_and_left_alone(tmp_path: Path) -> None:

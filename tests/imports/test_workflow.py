@@ -180,6 +180,21 @@ async def test_cancel_stops_before_the_next_batch_and_leaves_no_trace(
     assert differences(expected.fingerprints(), await actual(world.store)) == []
 
 
+async def test_progress_and_history_count_the_same_batches_of_a_cancelled_import(
+    world: World, extracts: Extracts
+) -> None:
+    reached, go_on = world.store.hold_after("enterprise-insert-1")
+    invocation_id = await world.start("full", str(extracts.full))
+    await reached.wait()
+    await world.cancel(invocation_id)
+    await world.over("full")
+    go_on.set()
+    progress, job = await world.progress("full"), await world.store.job(world.job_name("full"))
+    assert job is not None
+    assert (progress.status, job.status) == (Status.CANCELLED, Status.CANCELLED)
+    assert (progress.completed, progress.total) == (job.completed_batches, job.total_batches)
+
+
 async def test_the_zip_of_a_cancelled_import_serves_the_next_try_when_the_source_is_gone(
     world: World, extracts: Extracts, tmp_path: Path
 ) -> None:

@@ -19,10 +19,11 @@ from apps.leads.gateway import Gateway
 from apps.leads.jobs import Jobs
 from apps.leads.limits import TooMany, check
 from apps.leads.messages import shown
-from apps.leads.model import JobStatus
+from apps.leads.model import Business, JobKind, JobStatus, JobView, Lead
 from apps.leads.openapi import document
-from apps.leads.settings import TIERS
+from apps.leads.service import one_per_business
 from apps.leads.store import Store
+from apps.leads.tiers import TIERS
 from tests.leads.conftest import OpenLeads
 from tests.leads.local_web import LocalWeb
 from tests.leads.ui import api_of, ended, events, leads_of
@@ -75,6 +76,11 @@ async def test_a_discovery_then_an_enrichment_from_start_to_export(open_leads: O
         assert one["lead"]["owner"]["name"] == "Marie Delvaux"
         exported = await api.get(f"/v1/leads/export?job_id={enrichment['job_id']}&format=json")
         assert [row["lead_id"] for row in exported.json()] == [lead["lead_id"] for lead in leads]
+        # Without a job, each business once: the enriched ones as their enrichment knows them.
+        rows = (await api.get("/v1/leads/export?format=json")).json()
+        assert len({row["place_id"] for row in rows}) == len(rows) == discovery["result"]["lead_count"]
+        enriched = [row["lead_id"] for row in rows if row["job_id"] == enrichment["job_id"]]
+        assert sorted(enriched) == sorted(lead["lead_id"] for lead in leads)
         wallet = (await api.get(f"/v1/wallets/{world.user}")).json()
         assert (wallet["balance_cents"], wallet["held_cents"]) == (400, 0)
         listed = (await api.get("/v1/jobs", params={"user_id": world.user, "status": "completed"})).json()["jobs"]
@@ -173,7 +179,12 @@ async def test_events_tell_of_every_line_and_every_move_and_go_on_where_a_client
         ("POST", "/v1/discovery", b'{"niche": "bakery", "location": "Arlon", "directory": "x"}', 422, "osm"),
         ("POST", "/v1/discovery", b'{"niche": "nothing like it", "location": "Arlon"}', 422, "niche"),
         ("POST", "/v1/discovery", b'{"niche": "bakery", "location": "Arlon", "user_id": "a/b"}', 422, "user_id"),
+        ("POST", "/v1/discovery", b'{"niche": "bakery", "location": "%s"}' % (b"A" * 501), 422, "location"),
+        ("POST", "/v1/discovery", b'{"niche": "bakery", "location": "Arlon", "user_id": "a\\n"}', 422, "user_id"),
         ("POST", "/v1/discovery", b" " * 1_000_001, 413, "larger"),
+        ("POST", "/v1/enrichment", b'{"businesses": [{"place_id": "", "name": "n"}]}', 422, "place_id"),
+        ("POST", "/v1/enrichment", b'{"businesses": [{"place_id": "p", "name": "%s"}]}' % (b"n" * 501), 422, "name"),
+        ("GET", "/v1/wallets/%2e%2e", b"", 422, "user_id"),
         ("POST", "/v1/enrichment", b"{}", 422, "businesses"),
         ("POST", "/v1/enrichment", b'{"discovery_job_id": "nope"}', 404, "nope"),
         ("GET", "/v1/jobs/nope", b"", 404, "nope"),
@@ -392,3 +403,34 @@ async def test_the_token_of_an_interaction_is_not_shown(open_embedded: OpenLeads
         for path in (f"/v1/jobs/{job.job_id}", "/v1/jobs", f"/jobs/{job.job_id}"):
             assert "secret-token" not in (await api.get(path)).text
     assert job.status is JobStatus.COMPLETED
+
+
+async def test_a_business_is_listed_once_at_its_best_and_newest(open_embedded: OpenLeads) -> None:
+    world = await open_embedded()
+    jobs = {}
+    for job_id, user, kind in (
+        ("d1", "ada", JobKind.DISCOVERY),
+        ("e1", "ada", JobKind.ENRICHMENT),
+        ("d2", "ada", JobKind.DISCOVERY),
+        ("d3", "joe", JobKind.DISCOVERY),
+    ):
+        request = {"user_id": user}
+        jobs[job_id], _ = await world.store.create_job(
+            job_id, tenant_id="t", user_id=user, kind=kind, engine="embedded", request=request
+        )
+
+    def lead(job_id: str, place_id: str, score: float | None) -> tuple[JobView, Lead]:
+        return jobs[job_id], Lead(job_id=job_id, rank=0, business=Business(place_id=place_id, name="B"), score=score)
+
+    newest_first = [
+        lead("d3", "b1", 10),  # somebody else's
+        lead("d2", "b1", 50),
+        lead("d2", "b2", 60),
+        lead("d2", "b3", 70),
+        lead("e1", "b1", 40),  # enriched, though not the newest
+        lead("e1", "b2", None),  # its enrichment has failed
+        lead("d1", "b1", 55),
+        lead("d1", "b3", 75),
+    ]
+    found = {(one.job_id, one.business.place_id) for one in one_per_business(newest_first)}
+    assert found == {("d3", "b1"), ("e1", "b1"), ("d2", "b2"), ("d2", "b3")}

@@ -119,7 +119,8 @@ def test_without_money_it_says_how_much_is_missing_and_what_to_do(url: str) -> N
     ("arguments", "code", "says"),
     [
         (("jobs", "show", "nope"), 1, "there is no job nope"),
-        (("jobs", "cancel", "nope"), 1, "there is no job nope"),
+        (("jobs", "cancel", "nope", "--yes"), 1, "there is no job nope"),
+        (("jobs", "cancel", "nope"), 1, "Cancel nope and give its money back? [y/N]"),
         (("jobs", "resume", "nope"), 1, "there is no job nope"),
         (("report", "nope"), 1, "404"),
         (("discover", "nothing like it", "Arlon"), 1, "niche"),

@@ -76,6 +76,10 @@ async def test_a_ping_is_answered_without_any_key_of_ours(open_embedded: OpenLea
         assert (answer.status_code, answer.json()) == (200, {"type": 1})
         bare = await posted(api, {"type": 1})
         assert (bare.status_code, bare.json()) == (200, {"type": 1})
+        late = signed(
+            b'{"type": 1}', timestamp=str(int(time.time()) - discord.WINDOW_S + 60)
+        )  # by our clock, or theirs
+        assert (await api.post("/discord/interactions", content=b'{"type": 1}', headers=late)).status_code == 200
 
 
 async def test_what_discord_did_not_sign_is_refused(open_embedded: OpenLeads, web: LocalWeb) -> None:
@@ -87,6 +91,11 @@ async def test_what_discord_did_not_sign_is_refused(open_embedded: OpenLeads, we
         (signed(body, SigningKey.generate()), body),
         (good, body + b" "),
         (good | {"x-signature-timestamp": "1"}, body),
+        (signed(body, timestamp=str(int(time.time()) - discord.WINDOW_S - 60)), body),
+        (signed(body, timestamp=str(int(time.time()) + discord.WINDOW_S + 60)), body),
+        (signed(body, timestamp=f"{time.time()}"), body),
+        (signed(body, timestamp="now"), body),
+        (signed(body, timestamp="9" * 4000), body),
         (good | {"x-signature-timestamp": ""}, body),
         (good | {"x-signature-ed25519": "zz"}, body),
         (good | {"x-signature-ed25519": "00" * 64}, body),

@@ -39,7 +39,7 @@ def test_numbers_are_those_of_the_code() -> None:
     prices = settings.Prices()
     assert f"| discovery | {prices.discovery_cents} |" in PAGE
     assert f"| enrichment | {prices.enrichment_cents} |" in PAGE
-    assert booking.TIER_DISCOUNT_PERCENT == {"free": 0, "starter": 20, "pro": 50}
+    assert booking.TIER_DISCOUNT_PERCENT == {"free": 0, "starter": 20, "pro": 50, "enterprise": 50}
     assert f"(at most {booking.HOLDS_MAX})" in PAGE
     defaults = settings.Settings()
     assert (defaults.discovery_time_max_s, defaults.enrichment_time_max_s) == (600, 1800)

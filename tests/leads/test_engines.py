@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from apps.leads.jobs import until_over
-from apps.leads.model import DiscoveryRequest, EnrichmentRequest, JobStatus
+from apps.leads.model import Business, DiscoveryRequest, EnrichmentRequest, JobStatus
 from apps.leads.running import Leads, open_leads
 from apps.leads.settings import EngineName, Settings
+from apps.leads.tiers import TIERS
 from tests.leads.local_web import LocalWeb
 from tests.leads.world import PAGES, PATIENCE_S, settings_for, until
 from tests.support.restate_server import RunningRestate, running_server, skip_without_server
@@ -51,9 +53,9 @@ def placed(
     )
 
 
-def invocations(server: RunningRestate, service: str) -> int:
+def invocations(server: RunningRestate, service: str, which: str = "true") -> int:
     """How many calls of a service the server has seen, our own eyes being its admin API."""
-    query = f"SELECT count(*) AS n FROM sys_invocation WHERE target_service_name = '{service}'"
+    query = f"SELECT count(*) AS n FROM sys_invocation WHERE target_service_name = '{service}' AND {which}"
     answer = httpx.post(
         f"{server.admin_url}/query", json={"query": query}, headers={"accept": "application/json"}, timeout=PATIENCE_S
     )
@@ -132,3 +134,26 @@ async def test_work_on_the_other_engine_is_cancelled_with_its_job(
         assert job.status is JobStatus.CANCELLED
         wallet = await leads.wallets.get(user)
         assert (wallet.balance_cents, wallet.held_cents) == (500, 0)
+
+
+async def test_work_on_the_other_engine_ends_with_the_longest_run_of_its_tier(
+    server: RunningRestate, web: LocalWeb, tmp_path: Path
+) -> None:
+    web.sites(web.hold())
+    tiers = {name: msgspec.structs.replace(limits, run_max_s=1) for name, limits in TIERS.items()}
+    settings = placed(tmp_path, web, server, "embedded", "restate", tiers=tiers, slow_work_time_min_s=0)
+    async with open_leads(settings) as leads:
+        user = uuid.uuid4().hex
+        await leads.wallets.top_up(user, 500, key=user)
+        one = Business(place_id="osm:node/1", name="Bakery", website="http://b1.example/")
+        job = await leads.jobs.start_enrichment(EnrichmentRequest(user_id=user, businesses=[one]))
+        job = await until_over(leads.jobs, job.job_id, patience_s=PATIENCE_S)
+        web.let_go()
+        assert job.status is JobStatus.TIMED_OUT
+        wallet = await leads.wallets.get(user)
+        assert (wallet.balance_cents, wallet.held_cents) == (500, 0)
+
+        async def is_stopped_there() -> bool:
+            return await asyncio.to_thread(invocations, server, "enrichment", "status <> 'completed'") == 0
+
+        await until(is_stopped_there)

@@ -107,6 +107,7 @@ async def test_an_audit_that_fails_and_recovers_is_paid_once(open_leads: OpenLea
     assert [(event.provider, event.cost_usd) for event in cost.events if event.type == "audit"] == [
         ("audit service", 0.05)
     ]
+    assert all(event.duration_ms > 0 for event in cost.events)
 
 
 # ---- a batch --------------------------------------------------------------------------------------------------------------

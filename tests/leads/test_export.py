@@ -70,6 +70,7 @@ def test_parquet_keeps_types(tmp_path: Path) -> None:
         ("-2+3", "'-2+3"),
         ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
         ("\t=1", "'\t=1"),
+        ("＝1+1", "'＝1+1"),
         ("+32 63 22-00", "+32 63 22-00"),
         ('He said "hello", twice\nand left', 'He said "hello", twice\nand left'),
         ("Crème brûlée €", "Crème brûlée €"),

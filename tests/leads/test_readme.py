@@ -10,9 +10,11 @@ from pathlib import Path
 import click
 import pytest
 
+from apps.leads.booking import TIER_DISCOUNT_PERCENT
 from apps.leads.cli import main
 from apps.leads.openapi import document
-from apps.leads.settings import TIERS, Prices
+from apps.leads.settings import Prices
+from apps.leads.tiers import TIERS
 from tests.support.restate_server import free_ports
 from tests.test_readme import ROOT, Shell, play
 
@@ -89,13 +91,19 @@ def test_prices_and_limits_are_those_of_the_code() -> None:
     prices = Prices()
     assert f"| discovery | {prices.discovery_cents} |" in README
     assert f"| enrichment | {prices.enrichment_cents} |" in README
-    free, starter, pro = (TIERS[name] for name in ("free", "starter", "pro"))
-    words = " ".join(section("Who may use it").split())
-    assert (
-        f"free {free.per_minute} a minute, {free.per_hour} an hour, {free.per_day} a day and {free.parallel} at a time; "
-        f"starter {starter.per_minute}, {starter.per_hour}, {starter.per_day} and {starter.parallel}; "
-        f"pro {pro.per_minute}, {pro.per_hour}, {pro.per_day} and {pro.parallel}" in words
+    rows = re.findall(
+        r"^\| (\w+) \| (.*?) ?\| (.+?) \| (\d+) \| (\d+) minutes? \| ([\d.]+) \$ \|$", section("Tiers"), re.M
     )
+    assert [row[0] for row in rows] == [*TIERS]
+    for tier, off, starts, parallel, minutes, usd in rows:
+        limits = TIERS[tier]
+        assert int(off.removesuffix(" %") or 0) == TIER_DISCOUNT_PERCENT[tier]
+        assert starts == f"{limits.per_minute}, {limits.per_hour}, {limits.per_day}"
+        assert (int(parallel), int(minutes) * 60, float(usd)) == (
+            limits.parallel,
+            limits.run_max_s,
+            limits.cost_max_usd,
+        )
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -131,6 +131,29 @@ async def test_a_cost_is_counted_once(store: Store) -> None:
     assert [(step.step, step.cost_usd) for step in cost.steps] == [("search", 0.04), ("find-owner", 0.1)]
 
 
+async def test_a_cost_is_taken_once_and_never_over_the_limit(store: Store) -> None:
+    await job(store)
+
+    def question(of: str, cost_usd: float = 0.05, run: int = 1) -> CostEvent:
+        return CostEvent(
+            step="s", subject=of, type="audit", provider="p", quantity=1, unit="request", cost_usd=cost_usd, run=run
+        )
+
+    assert [await store.take_cost("j", question(of), 0.1) for of in ("a", "a", "b", "c", "a")] == [
+        True, True, True, False, True,
+    ]  # fmt: skip
+    assert (await store.cost("j")).total_usd == 0.1
+    await store.drop_cost("j", question("a"))
+    assert await store.take_cost("j", question("c"), 0.1)
+    assert not await store.take_cost("j", question("a"), 0.1)
+    assert await store.take_cost("j", question("a"), None)
+    assert await store.take_cost("j", question("a", run=2), 0.1)  # asked in an earlier run: the same money
+    assert await store.take_cost("j", question("d", cost_usd=0), 0.1)  # a question that failed
+    assert not await store.take_cost("j", question("d"), 0.15)
+    assert await store.take_cost("j", question("d"), 0.2)
+    assert (await store.cost("j")).total_usd == 0.2
+
+
 async def test_jobs_are_listed_newest_first_by_what_is_asked(store: Store) -> None:
     for number in range(3):
         await job(store, f"j{number}")

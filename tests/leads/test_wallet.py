@@ -76,7 +76,7 @@ async def test_a_wallet_says_what_a_tier_and_a_hold_change(open_leads: OpenLeads
     wallet = await world.wallets.get(world.user)
     assert (wallet.tier, wallet.balance_cents, wallet.held_cents, wallet.available_cents) == ("starter", 1000, 400, 600)
     assert wallet.holds == {"h": 400}
-    with pytest.raises(LeadsError, match="tier: one of free, starter, pro, not 'gold'"):
+    with pytest.raises(LeadsError, match="tier: one of free, starter, pro, enterprise, not 'gold'"):
         await world.wallets.set_tier(world.user, "gold", key="2")
 
 

@@ -152,11 +152,9 @@ async def test_redirects_in_a_circle_and_without_end_are_given_up() -> None:
 
 
 async def test_a_page_that_never_ends_is_given_up_after_its_time() -> None:
-    limits = FetchLimits(site_time_s=5, request_time_s=0.3, pause_s=0)
-    async with web_server({"/": never}) as site:
-        started = time.perf_counter()
+    limits = FetchLimits(site_time_s=120, request_time_s=0.3, pause_s=0)
+    async with web_server({"/": never}) as site, asyncio.timeout(40):
         scanned = await scan(site.url, limits)
-        assert time.perf_counter() - started < 2
     assert code_of(scanned) == "timeout"
     assert scanned.failure is not None
     assert scanned.failure.is_transient

@@ -409,9 +409,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_no_page_is_too_much(case: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     scan = scan_page(HOSTILE[case], url="https://shop.example/", country="US")
-    assert time.perf_counter() - started < 5, "seconds for one page"
+    assert time.process_time() - started < 5, "seconds for one page"
     assert scan.is_reachable
     assert len(msgspec.json.encode(scan)) < 60_000
 

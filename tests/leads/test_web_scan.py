@@ -372,7 +372,7 @@ async def test_an_outside_audit_is_asked_as_its_interface_says() -> None:
 
 async def test_an_outside_audit_that_may_work_later_and_one_that_never_will() -> None:
     async with web_server() as site:
-        service = AuditService(site.url, timeout_s=5)
+        service = AuditService(site.url, timeout_s=30)
         site.routes["/api/public-audit"] = response("busy", status=429, retry_after="7")
         with pytest.raises(AuditUnavailable) as later:
             await service.audit("https://x/", "X")

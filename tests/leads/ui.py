@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -17,9 +14,7 @@ from apps.leads.access import Keys
 from apps.leads.api import create_api
 from apps.leads.running import Leads
 from tests.leads.world import World
-from tests.support.restate_server import REPOSITORY
-
-PATIENCE_S = 60.0
+from tests.support.served import environment_without, serving_process
 
 
 def leads_of(world: World) -> Leads:
@@ -59,37 +54,12 @@ def events(text: str) -> list[tuple[str, dict[str, Any]]]:
 @contextmanager
 def served(folder: Path, *options: str, is_killed: bool = False, **variables: str) -> Iterator[str]:
     """`leads serve` on a free port, in a process; gives its address. `is_killed`: at the end by SIGKILL."""
-    command = [sys.executable, "-m", "apps.leads", "serve", "--child", "--port", "0", "--dir", str(folder / "data")]
-    with (
-        (folder / "leads.log").open("a") as log,
-        subprocess.Popen(
-            [*command, *options],
-            cwd=REPOSITORY,
-            env=environment(**variables),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        ) as process,
-    ):
-        assert process.stdout is not None
-        assert process.stdin is not None
-        try:
-            said = process.stdout.readline()
-            assert said, (folder / "leads.log").read_text()
-            yield json.loads(said)["url"]
-        finally:
-            if is_killed:
-                process.kill()
-            process.stdin.close()
-            try:
-                process.wait(PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
+    command = ("apps.leads", "serve", "--child", "--port", "0", "--dir", str(folder / "data"), *options)
+    log = folder / "leads.log"
+    with serving_process(*command, log=log, env=environment(**variables), is_killed=is_killed) as (url, _):
+        yield url
 
 
 def environment(**variables: str) -> dict[str, str]:
     """This process's, without settings of leads and of engines."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LEADS_", "RESTATE_"))}
-    return kept | variables
+    return environment_without("LEADS_", "RESTATE_") | variables

@@ -222,7 +222,7 @@ def _app_in_thread(app: Any, port: int, tls: tuple[Path, Path] | None, limits: t
     finally:
         if not loop.is_closed():
             loop.call_soon_threadsafe(stop.set)
-        thread.join(timeout=10)
+        thread.join(timeout=START_TIMEOUT_S)
 
 
 def _hypercorn_config(port: int) -> Any:
@@ -256,12 +256,21 @@ def _app_in_process(reference: str, port: int) -> Iterator[None]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on the loopback interface that nobody used a moment ago."""
+    """Ports on the loopback interface that nobody uses, and that nobody else will be given while this process lives.
+
+    They are held, bound without listening: Linux then refuses connections, keeps them out of what it hands out, and
+    lets a server bind them that allows to reuse the address, as all of ours do. Elsewhere they are only probably free.
+    """
+    ports: list[int] = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
+        for _ in range(count):
+            one = stack.enter_context(socket.socket())
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+            ports.append(int(one.getsockname()[1]))
+            if sys.platform == "linux":
+                one.detach()
+    return ports
 
 
 def _wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log_path: Path) -> None:
@@ -299,7 +308,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    process.wait(timeout=10)
+    process.wait(timeout=START_TIMEOUT_S)
 
 
 async def _serve_reference(reference: str, port: int) -> None:

@@ -10,12 +10,13 @@ None of them raises for what a website does: a site that is down gives a scan th
 
 from __future__ import annotations
 
-from apps.leads.web.audit import audit
+from apps.leads.web.audit import OWN_AUDIT, audit, judge
 from apps.leads.web.audit_service import AuditRefused, AuditService, AuditUnavailable
 from apps.leads.web.owner import (
     OWNER_SOURCE_COSTS_USD,
     HttpOwnerSource,
     OwnerSource,
+    OwnerSourceFailed,
     WebsiteSource,
     find_owner,
     search_owner,
@@ -39,6 +40,7 @@ __all__ = [
     "ENRICHMENT_LIMITS",
     "LOOPBACK_ALLOWED",
     "OWNER_SOURCE_COSTS_USD",
+    "OWN_AUDIT",
     "AuditRefused",
     "AuditReport",
     "AuditService",
@@ -50,10 +52,12 @@ __all__ = [
     "Owner",
     "OwnerSearch",
     "OwnerSource",
+    "OwnerSourceFailed",
     "SiteScan",
     "WebsiteSource",
     "audit",
     "find_owner",
+    "judge",
     "scan_page",
     "scan_site",
     "search_owner",

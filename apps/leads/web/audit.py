@@ -12,6 +12,8 @@ from apps.leads.web.audit_checks import CHECKS
 from apps.leads.web.audit_service import AuditService
 from apps.leads.web.types import AuditIssue, AuditReport, SiteScan
 
+OWN_AUDIT = "local"
+"""Source of reports by our own checks."""
 CATEGORY_WEIGHTS = {"performance": 0.25, "seo": 0.3, "accessibility": 0.2, "security": 0.25}
 """What each category counts for in the score of the whole."""
 
@@ -29,7 +31,7 @@ def judge(scan: SiteScan) -> AuditReport:
             f"The site cannot be read: {why}",
             "Bring the site back on line.",
         )
-        return AuditReport("local", url, 0, dict.fromkeys(CATEGORY_WEIGHTS, 0), [issue])
+        return AuditReport(OWN_AUDIT, url, 0, dict.fromkeys(CATEGORY_WEIGHTS, 0), [issue])
     issues: list[AuditIssue] = []
     passed: list[str] = []
     for check in CHECKS:
@@ -43,7 +45,7 @@ def judge(scan: SiteScan) -> AuditReport:
     scores = {category: _score(category, issues) for category in CATEGORY_WEIGHTS}
     total = sum(scores[category] * weight for category, weight in CATEGORY_WEIGHTS.items())
     issues.sort(key=lambda issue: (-issue.points_lost, issue.category, issue.code))
-    return AuditReport("local", url, round(total), scores, issues, passed)
+    return AuditReport(OWN_AUDIT, url, round(total), scores, issues, passed)
 
 
 def _score(category: str, issues: Sequence[AuditIssue]) -> int:
