@@ -2,7 +2,7 @@
 #
 # PYTHON  the interpreter that .venv is made from, 3.11 or newer
 # ENGINE  what the demos run on: embedded (default), or restate, the real server that npm installed
-# JOBS    processes that run the tests
+# JOBS    processes that run the tests; tests also wait, so that one more than there are processors keeps those busy
 # NPM     installs the real Restate server for the tests that compare with it; `NPM=` leaves them out
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ NPM ?= npm
 UV ?= uv
 ARGS ?=
 ENGINE ?= embedded
-JOBS ?= auto
+JOBS ?= $(shell expr 1 + "$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)")
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,7 +21,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-recon demo-leads demo-imports test torture bench lint format lock system-packages clean FORCE
+.PHONY: help demo demo-recon demo-leads demo-imports setup test pytest torture bench lint format lock system-packages clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,8 +38,14 @@ demo-leads: $(VENV)/.stamp $(if $(filter restate,$(ENGINE)),node_modules/.stamp)
 demo-imports: $(VENV)/.stamp $(if $(filter restate,$(ENGINE)),node_modules/.stamp) ## imports: a full extract and an update, killed half-way, cancelled, every row counted
 	@$(BIN)/python -m apps.imports.demo --engine $(ENGINE) $(ARGS)
 
-test: lint node_modules/.stamp ## Run everything that CI runs: lint, format, types, every test
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist worksteal $(ARGS)
+setup: $(VENV)/.stamp node_modules/.stamp
+
+test: lint pytest ## Run everything that CI runs: lint, format, types, every test
+
+# Hundreds of tests start a command: compiled once, not at each start. MAKEFLAGS: tests run make themselves.
+pytest: export PYTHONDONTWRITEBYTECODE :=
+pytest: $(VENV)/.stamp node_modules/.stamp
+	@MAKEFLAGS= $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist worksteal $(ARGS)
 
 torture: $(VENV)/.stamp node_modules/.stamp ## Crashes, power cuts and hostile input for as long as you like (ARGS="--help")
 	@$(BIN)/python -m tests.torture $(ARGS)
@@ -86,7 +92,9 @@ $(VENV)/.packages: requirements.lock
 		echo "next: install its venv package (on Debian: apt install python3-venv)"; exit 1; }
 	@echo "installing the packages of requirements.lock into $(VENV) (once, about a minute)"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
+		--require-hashes --requirement requirements.lock
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
 # Without npm no stamp is written: the line comes with every run, for as long as tests are left out.

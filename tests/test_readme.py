@@ -35,6 +35,7 @@ from typing import NoReturn
 
 import pytest
 
+from tests.support.restate_server import free_ports
 from tests.test_architecture import repository_files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,7 +156,7 @@ class Shell:
 
     def __init__(self, folder: Path, tree: Path, outputs: Path) -> None:
         # What an outer `make test ARGS=...` hands down would reach the README's own make.
-        environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS")}
+        environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "ARGS")}
         environment |= {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "README_TREE": str(tree),
@@ -355,9 +356,7 @@ $ test "$(type -P python)" -ef .venv/bin/python
 
 
 def test_background_servers_are_waited_for_and_stopped(session: Shell) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    [port] = free_ports(1)
     # A real server under the command's name: the player only knows ports.
     page = f"""```console
 $ holdfast() {{ python -u -m http.server --bind 127.0.0.1 {port}; }}

@@ -20,6 +20,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from apps.imports.client import ApiClient, Refused
+from apps.imports.messages import import_id_of
 from apps.imports.model import WORKER_TYPES, Progress, Status
 
 DEFAULT_URL = "http://127.0.0.1:3002"
@@ -76,8 +77,14 @@ def start(
     as_json: bool,
 ) -> None:
     """Start the import of the zip at SOURCE: an address, or a path on the worker's machine."""
-    # The worker may have another working directory than this shell; an address stays as it is.
-    if "://" not in source and Path(source).exists():
+    is_here = "://" not in source and Path(source).exists()
+    if not import_id and import_id_of(source) is None:
+        missing = "" if is_here or "://" in source else f"there is no file {source} here, and "
+        raise Failure(
+            f"{missing}no extract number in the file's name to make an import id from",
+            "check the path, or choose an id with --id" if missing else "choose an id with --id",
+        )
+    if is_here:  # the worker may have another working directory than this shell
         source = str(Path(source).resolve())
     body = {"source": source, "import_id": import_id, "sha256": sha256, "worker_type": worker_type}
     with _client(target) as client:
@@ -138,14 +145,15 @@ def history(target: dict[str, Any], limit: int, cursor: str | None, as_json: boo
         click.echo("no import yet")
         return
     table = Table(box=None, header_style="bold")
-    for title in ("IMPORT", "STATUS", "BEGUN (UTC)"):
-        table.add_column(title)
-    for title in ("EXTRACT", "BATCHES", "ROWS", "REJECTED"):
-        table.add_column(title, justify="right")
+    table.add_column("IMPORT", overflow="fold")  # whole, for the next command
+    for title in ("STATUS", "BEGUN (UTC)"):
+        table.add_column(title, no_wrap=True)
+    for title in ("EXTRACT", "BATCHES", "ADDED", "REJECTED"):
+        table.add_column(title, justify="right", no_wrap=True)
     for each in page.imports:
         extract = "-" if each.extract_number is None else str(each.extract_number)
         batches = f"{each.completed_batches}/{each.total_batches}"
-        begun = each.created_at.strftime("%Y-%m-%d %H:%M:%S")
+        begun = each.created_at.strftime("%Y-%m-%d %H:%M")
         table.add_row(each.import_id, each.status, begun, extract, batches, f"{each.rows:,}", f"{each.rejected_rows:,}")
     Console().print(table)
     if page.next_cursor:
@@ -214,7 +222,7 @@ def _tell(progress: Progress, as_json: bool) -> None:
     match progress.status:
         case Status.COMPLETED:
             click.echo(
-                f"completed {progress.import_id}: extract {progress.extract_number}, {progress.rows_completed:,} rows, "
+                f"completed {progress.import_id}: extract {progress.extract_number}, {progress.rows_completed:,} rows read, "
                 f"{progress.names_resolved or 0:,} names resolved, {progress.rejected_rows:,} rows rejected"
             )
         case Status.CANCELLED:

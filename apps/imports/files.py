@@ -130,7 +130,7 @@ class Extract:
         """
         largest_first = sorted(self._files, key=lambda name: -self._members[name].file_size)
         budget = _Budget(self._limits.unzipped_bytes_max)
-        with ThreadPoolExecutor(2, "unzip") as pool:  # zlib and the disk work outside the interpreter's lock
+        with ThreadPoolExecutor(2, "stage") as pool:  # zlib and the disk work outside the interpreter's lock
             futures = {name: pool.submit(self._stage_file, name, directory, budget, stop) for name in largest_first}
         by_file = {name: future.result() for name, future in futures.items()}
         return [batch for name in self._files for batch in by_file[name]]
@@ -138,9 +138,14 @@ class Extract:
     def _stage_file(self, name: str, directory: Path, budget: _Budget, stop: threading.Event) -> list[Batch]:
         table, operation = self._files[name]
         try:
-            with zipfile.ZipFile(self._path) as own, own.open(self._members[name]) as stream:
+            with (
+                zipfile.ZipFile(self._path) as own,
+                own.open(self._members[name]) as stream,
+                ThreadPoolExecutor(1, "unzip") as reader,
+            ):
                 cutter = _Cutter(name, table, operation, directory, self._rows(table, operation))
-                return cutter.cut(budget.counted(name, stream, self._members[name].file_size, stop))
+                blocks = budget.counted(name, stream, self._members[name].file_size, stop)
+                return cutter.cut(_ahead(blocks, reader))
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise BrokenExtract(f"{name}: cannot be unpacked: {error}") from error
 
@@ -182,6 +187,14 @@ def _checked_members(archive: zipfile.ZipFile, limits: Limits) -> dict[str, zipf
     if total > limits.unzipped_bytes_max:
         raise BrokenExtract(f"the zip would unpack to {total} bytes; at most {limits.unzipped_bytes_max} are allowed")
     return members
+
+
+def _ahead(blocks: Iterator[bytes], reader: ThreadPoolExecutor) -> Iterator[bytes]:
+    """The same blocks, the next one being unpacked while one is cut and written: one file is most of an extract."""
+    coming = reader.submit(next, blocks, None)
+    while (block := coming.result()) is not None:
+        coming = reader.submit(next, blocks, None)
+        yield block
 
 
 class _Budget:

@@ -45,6 +45,8 @@ class Table:
     columns: tuple[Column, ...]
     id_columns: tuple[str, ...]
     """Database names of the columns that together name one row. The first is also the key of delete files."""
+    repeats_key: bool = False
+    """An entity has many rows, one after the other."""
 
     @property
     def key(self) -> Column:
@@ -134,6 +136,7 @@ TABLES: tuple[Table, ...] = (
         "activities",
         (_ENTITY, *_text("ActivityGroup", "NaceVersion", "NaceCode", "Classification")),
         ("entity_number", "activity_group", "nace_version", "nace_code", "classification"),
+        repeats_key=True,
     ),
     Table(
         "branch",

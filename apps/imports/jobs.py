@@ -17,7 +17,7 @@ from pathlib import Path
 import duckdb
 import msgspec
 
-from apps.imports.batches import Target, apply_batch
+from apps.imports.batches import Target, apply_batch, may_go_at_once
 from apps.imports.files import Batch
 from apps.imports.finalize import finalize, switch
 from apps.imports.formats import BrokenExtract, Meta
@@ -111,7 +111,9 @@ def claim(con: duckdb.DuckDBPyConnection, job_id: str, meta: Meta, settings: Set
     number = meta.extract_number
     own = con.execute("SELECT status, batch_rows, delete_batch_rows FROM import_jobs WHERE job_id = $1", [job_id])
     status, batch_rows, delete_batch_rows = own.fetchall()[0]
-    current, base = con.execute("SELECT extract_number, base_number FROM current_extract").fetchall()[0]
+    # Taken out and put back: of two claims at a time, by two processes on one MotherDuck, one conflicts, and is repeated.
+    current, base = con.execute("DELETE FROM current_extract RETURNING extract_number, base_number").fetchall()[0]
+    con.execute("INSERT INTO current_extract (extract_number, base_number) VALUES ($1, $2)", [current, base])
     if status not in (Status.PENDING, *_WORKING):
         raise Refused(f"the import is {status}")
     others = con.execute(
@@ -215,7 +217,10 @@ def batch(
     return Batch(table, operation, number, first_line, line_count, byte_count), state == "completed"
 
 
-def apply(con: duckdb.DuckDBPyConnection, job_id: str, batch: Batch, path: Path, rejected_max: int) -> BatchDone:
+def apply(
+    con: duckdb.DuckDBPyConnection, job_id: str, batch: Batch, path: Path, rejected_max: int, with_care: bool
+) -> BatchDone:
+    """Raises `batches.NeedsCare` if it has to be done again `with_care`, in a new transaction."""
     began_s = time.monotonic()
     key = [job_id, batch.table, batch.operation, batch.number]
     state, rejected, elapsed_s = con.execute(
@@ -224,7 +229,7 @@ def apply(con: duckdb.DuckDBPyConnection, job_id: str, batch: Batch, path: Path,
     if state == "completed":
         return BatchDone(batch.line_count, rejected, elapsed_s)
     target = _target(con, job_id, Status.PROCESSING)
-    applied = apply_batch(con, batch, path, target)
+    applied = apply_batch(con, batch, path, target, may_go_at_once(batch, target) and not with_care)
     _keep_rejects(con, job_id, batch, target, applied.rejects, rejected_max)
     elapsed_s = time.monotonic() - began_s
     con.execute(
@@ -318,7 +323,9 @@ def finish(con: duckdb.DuckDBPyConnection, job_id: str) -> ImportResult:
     return result
 
 
-def roll_back(con: duckdb.DuckDBPyConnection, job_id: str, status: Status, error: str) -> ImportResult | None:
+def roll_back(
+    con: duckdb.DuckDBPyConnection, job_id: str, status: Status, error: str, completed: int | None
+) -> ImportResult | None:
     if (done := import_result(con, job_id)) is not None:
         return done
     found = con.execute("SELECT status FROM import_jobs WHERE job_id = $1", [job_id]).fetchall()
@@ -328,8 +335,9 @@ def roll_back(con: duckdb.DuckDBPyConnection, job_id: str, status: Status, error
         _take_out(con, job_id)
     con.execute("DELETE FROM import_job_batches WHERE job_id = $1", [job_id])
     con.execute(
-        """UPDATE import_jobs SET status = $2, error = $3, completed_at = $4, record_count = 0 WHERE job_id = $1""",
-        [job_id, status, error, _now()],
+        """UPDATE import_jobs SET status = $2, error = $3, completed_at = $4, record_count = 0,
+        completed_batches = coalesce($5, completed_batches) WHERE job_id = $1""",
+        [job_id, status, error, _now(), completed],
     )
     return None
 

@@ -32,6 +32,12 @@ class StartBody(msgspec.Struct, frozen=True):
     worker_type: WorkerType = "local"
 
 
+def import_id_of(source: str) -> str | None:
+    """The id that an extract's file name makes, `import-<extract number>`; None if there is no number in it."""
+    named = _EXTRACT_NAME.search(source.rsplit("/", 1)[-1])
+    return None if named is None else f"import-{int(named[1])}"
+
+
 class Start(msgspec.Struct, frozen=True):
     """A start request, checked."""
 
@@ -128,11 +134,9 @@ def parse_start(body: bytes) -> Start:
         raise BadRequest(f"fileUrl is no address: {error}") from error
     import_id = _one_of("workflowId", given.workflowId, "import_id", given.import_id)
     is_id_given = bool(import_id)
-    if not is_id_given:
-        named = _EXTRACT_NAME.search(source.rsplit("/", 1)[-1])
-        if named is None:
-            raise BadRequest("workflowId is missing, and the file's name has no extract number to make one from")
-        import_id = f"import-{int(named[1])}"
+    import_id = import_id or import_id_of(source) or ""
+    if not import_id:
+        raise BadRequest("workflowId is missing, and the file's name has no extract number to make one from")
     if given.sha256 is not None and not _SHA256.fullmatch(given.sha256):
         raise BadRequest("sha256 must be 64 hexadecimal digits")
     if given.size_bytes is not None and given.size_bytes < 0:

@@ -93,7 +93,7 @@ class View:
         common = [
             Fact("Extract", extract or "–", "extract"),
             Fact("Snapshot of", shown.snapshot_date or "–", "snapshot"),
-            Fact("Rows", rows or "–", "rows"),
+            Fact("Rows read", rows or "–", "rows"),
             Fact("Speed", rate or "–", "rate"),
             Fact("Rejected rows", count(shown.rejected_rows), "rejected"),
         ]

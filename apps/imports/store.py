@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 import duckdb
 
 from apps.imports import history, jobs
+from apps.imports.batches import NeedsCare
 from apps.imports.database import Database, StoreBroken, StoreError, StoreInUse, StoreRefused
 from apps.imports.files import Batch
 from apps.imports.formats import Meta
@@ -129,7 +130,10 @@ class Store:
             Refused: the import is not at work any more.
         """
         rejected_max = self._settings.rejected_rows_max
-        return await self._write(lambda con: jobs.apply(con, job_id, batch, path, rejected_max))
+        try:
+            return await self._write(lambda con: jobs.apply(con, job_id, batch, path, rejected_max, with_care=False))
+        except NeedsCare:  # and nothing of it is there
+            return await self._write(lambda con: jobs.apply(con, job_id, batch, path, rejected_max, with_care=True))
 
     async def finalizing(self, job_id: str) -> None:
         """Shows in the history that all batches are done."""
@@ -143,13 +147,18 @@ class Store:
         """
         return await self._write(lambda con: jobs.finish(con, job_id))
 
-    async def roll_back(self, job_id: str, status: Status, error: str) -> ImportResult | None:
+    async def roll_back(
+        self, job_id: str, status: Status, error: str, completed: int | None = None
+    ) -> ImportResult | None:
         """Take everything of this import out again and end it with `status`.
 
+        Args:
+            completed: Batches that the workflow knows to be done; None if nobody can say. A cancelled one may have been
+                written and not counted.
         Returns:
             None; or what the import came to, if it was completed before: then it stays.
         """
-        return await self._write(lambda con: jobs.roll_back(con, job_id, status, error))
+        return await self._write(lambda con: jobs.roll_back(con, job_id, status, error, completed))
 
     # Questions.
 

@@ -102,11 +102,13 @@ class Worker:
         await self._remove(self._batches(job_id), self._zip(request).parent)
         return result
 
-    async def roll_back(self, request: ImportRequest, status: Status, error: str) -> ImportResult | None:
+    async def roll_back(
+        self, request: ImportRequest, status: Status, error: str, completed: int
+    ) -> ImportResult | None:
         """Instead of the last step: take everything out again, keep the zip. Answers like `Store.roll_back`."""
         job_id = job_id_of(request.import_id)
         await self._stopped(job_id)
-        result = await self._store.roll_back(job_id, status, error)
+        result = await self._store.roll_back(job_id, status, error, completed)
         await self._remove(self._batches(job_id))
         if result is not None:
             await self._remove(self._zip(request).parent)

@@ -235,7 +235,13 @@ class _Run:
         while True:
             try:
                 return await self._ctx.run_typed(
-                    "rollback", self._worker.roll_back, _MAYBE_RESULT, self._request, status, message
+                    "rollback",
+                    self._worker.roll_back,
+                    _MAYBE_RESULT,
+                    self._request,
+                    status,
+                    message,
+                    self._progress.completed,
                 )
             except TerminalError as error:
                 if not _is_cancellation(error):  # a second cancellation must not leave half an extract

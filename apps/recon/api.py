@@ -38,7 +38,15 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from apps.recon import http, keys_api, page, parts
-from apps.recon.envelope import BODY_BYTES_MAX, InvalidEnvelope, SignatureRejected, Submission, open_envelope
+from apps.recon.cursors import InvalidCursor
+from apps.recon.envelope import (
+    BODY_BYTES_MAX,
+    LARGE_BYTES,
+    InvalidEnvelope,
+    SignatureRejected,
+    Submission,
+    open_envelope,
+)
 from apps.recon.events import JobFeed, as_events
 from apps.recon.http import ApiError, answer
 from apps.recon.keys import KeyRegistry
@@ -46,8 +54,10 @@ from apps.recon.limits import RequestLimits
 from apps.recon.middleware import RequestLog
 from apps.recon.model import FINAL_STATES, IngestRequest, Job, JobState
 from apps.recon.parts import ApiContext
+from apps.recon.room import FULL, Room
 from apps.recon.settings import Settings
-from apps.recon.store import ORDER_COLUMNS, InvalidCursor, JobFilter, Store, StoreError
+from apps.recon.starting import Starter
+from apps.recon.store import ORDER_COLUMNS, JobFilter, Store, StoreError
 from apps.recon.surreal import StoreUnavailable
 from apps.recon.workflow import start_ingest
 
@@ -58,6 +68,9 @@ JOBS_PER_PAGE_MAX = 500
 
 START_TIMEOUT_S = 5
 """How long a submission waits for the engine before it leaves the start to the sweeper."""
+
+LARGE_MAX = 4
+"""Large envelopes opened at the same time, each by a thread."""
 
 PROBE_TIMEOUT_S = 3
 
@@ -147,6 +160,9 @@ class _Routes:
         self._keys = KeyRegistry(context.store)
         self._feed = feed
         self._probe = probe
+        self._large = asyncio.Semaphore(LARGE_MAX)
+        self._room = Room(context.settings)
+        self._starter = Starter(context.client)
 
     def all(self) -> list[BaseRoute]:
         return [
@@ -178,12 +194,15 @@ class _Routes:
 
     async def ingest(self, request: Request) -> Response:
         self._context.limits.count_submission(request)
-        submission = _open(await http.read_body(request, BODY_BYTES_MAX))
+        submission = await self._open(await http.read_body(request, BODY_BYTES_MAX))
         if not await self._keys.may_submit(submission.scanner_key, mode=self._settings.key_mode):
             logger.warning("envelope rejected: the key is revoked or not registered", extra=_scanner(submission))
             raise _INVALID_SIGNATURE
         self._context.limits.count_scanner(submission.scanner_key)
         request.scope["job_id"] = submission.job_id
+        if self._room.is_full:
+            logger.error("submission refused: %s", FULL, extra=_scanner(submission))
+            raise ApiError(503, "unavailable", "the database is full; its operator has to act", {"Retry-After": "600"})
         wanted = IngestRequest(submission.job_id, submission.scanner_key, submission.signed_at_s)
         job = await self._store.create_job(wanted, submission.scan)
         message = f"known scan; its job is {job.state}"
@@ -192,11 +211,17 @@ class _Routes:
             message = "scan accepted" if is_started else "scan accepted; it waits for the engine, which is away"
         return answer(Accepted(job.id, "accepted", message, datetime.now(UTC)), 202)
 
+    async def _open(self, body: bytes) -> Submission:
+        if len(body) <= LARGE_BYTES:
+            return _open(body)
+        async with self._large:  # each takes several times its size
+            return await asyncio.to_thread(_open, body)
+
     async def _start(self, wanted: IngestRequest) -> bool:
         """Start the workflow. Job and scan are on disk: if that fails now, the sweeper does it later."""
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                await start_ingest(self._client, wanted)
+                await self._starter.start(wanted)
         except (restate.HttpError, httpx.TransportError, TimeoutError) as error:
             logger.error(
                 "job stays pending: the engine did not take it", extra={"job_id": wanted.job_id, "error": repr(error)}

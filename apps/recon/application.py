@@ -6,7 +6,7 @@ import restate
 from restate.server_types import RestateAppT
 
 from apps.recon import parts
-from apps.recon.control import control_service, sweeper
+from apps.recon.control import control_service, sweeper, watcher
 from apps.recon.settings import Settings
 from apps.recon.store import Store
 from apps.recon.workflow import ingest_workflow
@@ -24,6 +24,7 @@ def create_app(store: Store, settings: Settings | None = None) -> RestateAppT:
         [
             ingest_workflow(store, settings),
             control_service,
+            watcher(store),
             sweeper(store, settings).service,
             *parts.collect("services", store, settings),
         ]

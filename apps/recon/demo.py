@@ -11,9 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -24,10 +21,8 @@ from pathlib import Path
 from typing import Protocol
 
 import httpx
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from rich.text import Text
 
 from apps.recon.demo_campaign import campaign_over, listening, open_ports, start_campaign
 from apps.recon.demo_child import Child
@@ -35,13 +30,14 @@ from apps.recon.demo_scans import DemoFailed, Item, Scanner, real_items, workloa
 from apps.recon.demo_verify import Report, verify
 from apps.recon.serve import ENGINE_FILE, STORE_DIRECTORY
 from apps.recon.surreal import StoreError
+from apps.serving import demo
 from holdfast import HoldfastError
 
 _POLL_S = 0.1
 # Far longer than anything takes; a machine that is merely slow still makes progress.
 _STALLED_S = 30
 # What a demo leaves behind: the databases, their lock files and journals, the log.
-_OURS = (ENGINE_FILE, STORE_DIRECTORY, "serve.log")
+_OURS = (f"{ENGINE_FILE}*", f"{STORE_DIRECTORY}*", "serve.log*")
 
 
 SETTINGS = {
@@ -72,19 +68,13 @@ class Show(Protocol):
     def __call__(self, done: int, part: str) -> None: ...
 
 
-class Screen:
+class Screen(demo.Screen):
     """What a person sees. Plain: lines only, for logs and pipes."""
 
     def __init__(self, *, plain: bool, on_stderr: bool = False) -> None:
-        self.console = Console(
-            highlight=False, no_color=plain, force_terminal=False if plain else None, stderr=on_stderr
-        )
+        super().__init__(plain=plain, on_stderr=on_stderr)
         self._plain = plain or not self.console.is_terminal
         self._shown = -1
-
-    def say(self, text: str, *, label: str = "", style: str = "bold red") -> None:
-        """One line, its label in colour. No markup in it: what others wrote may hold brackets."""
-        self.console.print(Text.assemble((label, style), text), soft_wrap=True)
 
     @contextmanager
     def progress(self, total: int) -> Generator[Show]:
@@ -137,7 +127,8 @@ async def run_jobs(items: list[Item], directory: Path, screen: Screen) -> tuple[
             unfinished = len(scanner.accepted) - done
             scanner.down()
             await child.kill()
-            screen.say(label="kill -9", text=f" of process {child.pid}: {done} jobs done, {unfinished} in the middle")
+            text = f" of process {child.pid}: {done} jobs done, {unfinished} in the middle"
+            screen.say(text, label="kill -9", style="bold red")
             restarted_at_s = time.time()
             child = await Child.start(directory, settings=SETTINGS)
             screen.say(f"started again as process {child.pid}, on the same files")
@@ -236,29 +227,16 @@ def show_result(screen: Screen, items: list[Item], outcome: Outcome, scanner: Sc
         table.add_row(*row)
     screen.console.print(table)
     for problem in report.problems[:10]:
-        screen.say(f" {problem}", label="wrong:")
+        screen.say(f" {problem}", label="wrong:", style="bold red")
 
 
 def prepare(directory: Path) -> None:
-    """Make `directory` empty of an earlier demo.
-
-    Raises:
-        DemoFailed: something else is in it; nothing was deleted.
-    """
-    if directory.exists():
-        strange = (
-            [path.name for path in directory.iterdir() if not path.name.startswith(_OURS)]
-            if directory.is_dir()
-            else ["a file"]
-        )
-        if strange:
-            raise DemoFailed(f"{directory} holds something else than an earlier demo: {', '.join(sorted(strange)[:3])}")
-        shutil.rmtree(directory)
-    directory.mkdir(parents=True)
+    """Make `directory` empty of an earlier demo. Raises: DemoFailed: something else is in it; nothing was deleted."""
+    demo.prepare(directory, _OURS)
 
 
 def _say_next(screen: Screen, directory: Path) -> None:
-    python = os.path.relpath(sys.executable) if sys.prefix.startswith(str(Path.cwd())) else sys.executable
+    python = demo.this_python()
     engine, store, example = (
         directory / ENGINE_FILE,
         directory / STORE_DIRECTORY,
@@ -316,16 +294,14 @@ async def _demo(arguments: argparse.Namespace, screen: Screen) -> bool:
         print(json.dumps({"ok": not report.problems, **asdict(outcome), **asdict(report)}, default=str))
     if not report.problems:
         screen.say(label="campaign", text=f": {await run_campaign(arguments.keep_dir)}", style="bold")
-    if report.problems:
-        screen.say(f": {len(report.problems)} of the promises above do not hold; the files are kept", label="FAILED")
-    else:
-        screen.say(
-            ": every accepted job ended once, nothing recorded ran again, every count agrees",
-            label="OK",
-            style="bold green",
-        )
+    promise = "every accepted job ended once, nothing recorded ran again, every count agrees"
+    demo.verdict(screen, len(report.problems), promise, arguments.keep_dir)
     if outcome.killed_at_count == len(items):
-        screen.say(" every job was done before the kill came, so it proved little; try more jobs", label="note:")
+        screen.say(
+            " every job was done before the kill came, so it proved little; try more jobs",
+            label="note:",
+            style="bold red",
+        )
     _say_next(screen, arguments.keep_dir)
     return not report.problems
 
@@ -334,19 +310,8 @@ def main() -> int:
     """Entry point: 0 if every promise held, 1 if not, 130 after Ctrl-C."""
     arguments = _arguments()
     screen = Screen(plain=arguments.plain, on_stderr=arguments.json)
-    try:
-        return 0 if asyncio.run(_demo(arguments, screen)) else 1
-    except (DemoFailed, StoreError, HoldfastError) as error:
-        screen.say(f": {error}", label="FAILED")
-    except httpx.HTTPError as error:
-        where = f"see {arguments.keep_dir}/serve.log"
-        screen.say(f": the service stopped answering ({error!r}); {where}", label="FAILED")
-    except BaseExceptionGroup as group:
-        screen.say(f": {group.exceptions[0]}", label="FAILED")
-    except KeyboardInterrupt:
-        screen.say(f"stopped; the files are in {arguments.keep_dir}")
-        return 128 + signal.SIGINT
-    return 1
+    expected = (StoreError, HoldfastError)
+    return demo.run_demo(_demo(arguments, screen), screen, arguments.keep_dir / "serve.log", expected)
 
 
 if __name__ == "__main__":

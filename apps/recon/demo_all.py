@@ -35,6 +35,7 @@ from apps.recon.enrich.mirror import PATH as NVD_PATH
 from apps.recon.enrich.mirror import create_mirror
 from apps.recon.envelope import seal
 from apps.recon.surreal import StoreError
+from apps.serving.demo import free_port, restate_server, run_demo, verdict
 from holdfast import HoldfastError
 
 ADMIN_TOKEN = "of-the-demo"  # noqa: S105 - of a service that lives for a minute, on loopback
@@ -70,7 +71,7 @@ class Run:
         assert self.child is not None
         await self.child.kill()
         self.kills += 1
-        self.screen.say(label="kill -9", text=f" while {what}")
+        self.screen.say(f" while {what}", label="kill -9", style="bold red")
         began_s = time.monotonic()
         await self.start()
         self.recoveries_s.append(time.monotonic() - began_s)
@@ -222,19 +223,12 @@ def engine_settings(name: str) -> Generator[dict[str, str]]:
     if name == "embedded":
         yield {}
         return
-    # Only the demo: the server that npm installs for the tests of this repository.
-    from tests.support.restate_server import free_ports, running_server, server_binary
-
-    if server_binary() is None:
-        raise DemoFailed("no Restate server here; install it with npm ci, or set RESTATE_SERVER_BIN")
-    # The same address for every child: attempts go on where they were registered.
-    [worker_port] = free_ports(1)
-    with running_server() as server:
+    with restate_server() as server:
         yield {
             "RECON_ENGINE": "restate",
             "RESTATE_INGRESS_URL": server.ingress_url,
             "RESTATE_ADMIN_URL": server.admin_url,
-            "RECON_WORKER_PORT": str(worker_port),
+            "RECON_WORKER_PORT": str(free_port()),
         }
 
 
@@ -256,8 +250,8 @@ def recon_settings(nvd_url: str) -> dict[str, str]:
     }
 
 
-async def demo(engine: str, directory: Path, screen: Screen) -> list[Finding]:
-    """Everything; returns what was compared.
+async def demo(engine: str, directory: Path, screen: Screen) -> bool:
+    """Everything; says what was compared, and returns whether all of it is right.
 
     Raises:
         DemoFailed: a part did not come to its end.
@@ -290,7 +284,9 @@ async def demo(engine: str, directory: Path, screen: Screen) -> list[Finding]:
     took_s = time.monotonic() - began_s
     recoveries = ", ".join(f"{each:.1f}" for each in run.recoveries_s)
     screen.say(f"{run.kills} kills; each start took {recoveries} s; all of it {took_s:.0f} s")
-    return findings
+    show(screen, findings)
+    wrong = [finding for finding in findings if not finding.is_right]
+    return verdict(screen, len(wrong), f"{len(findings)} comparisons, all as they should be", directory)
 
 
 def show(screen: Screen, findings: list[Finding]) -> None:
@@ -314,22 +310,8 @@ def main() -> int:
     arguments = parser.parse_args()
     screen = Screen(plain=arguments.plain)
     screen.say(f"recon on the {'embedded engine' if arguments.engine == 'embedded' else 'real Restate server'}\n")
-    try:
-        findings = asyncio.run(demo(arguments.engine, arguments.keep_dir, screen))
-    except (DemoFailed, StoreError, HoldfastError, httpx.HTTPError, RuntimeError) as error:
-        screen.say(f": {error!r}; the log is {arguments.keep_dir}/serve.log", label="FAILED")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    show(screen, findings)
-    wrong = [finding for finding in findings if not finding.is_right]
-    if wrong:
-        screen.say(
-            f": {len(wrong)} of {len(findings)} comparisons do not hold; files in {arguments.keep_dir}", label="FAILED"
-        )
-        return 1
-    screen.say(f": {len(findings)} comparisons, all as they should be", label="OK", style="bold green")
-    return 0
+    running = demo(arguments.engine, arguments.keep_dir, screen)
+    return run_demo(running, screen, arguments.keep_dir / "serve.log", (StoreError, HoldfastError, RuntimeError))
 
 
 if __name__ == "__main__":

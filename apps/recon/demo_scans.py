@@ -15,6 +15,7 @@ from nacl.signing import SigningKey
 from apps.recon.demo_tally import Tally, count
 from apps.recon.envelope import seal
 from apps.recon.generator import naabu_scan
+from apps.serving.demo import DemoFailed
 
 DATA = Path(__file__).parent / "data"
 
@@ -22,10 +23,6 @@ DATA = Path(__file__).parent / "data"
 # of something when the engine is killed, little enough that jobs finish all the time instead of all at the end.
 _REQUESTS_AT_ONCE = 8
 _UNFINISHED_MAX = 64
-
-
-class DemoFailed(Exception):
-    """Something that must not happen did; the text says what."""
 
 
 @dataclass(slots=True)

@@ -17,13 +17,14 @@ import httpx
 import restate
 
 from apps.recon.application import create_app
-from apps.recon.control import start_sweeper
+from apps.recon.control import send_sweeper, start_sweeper
+from apps.recon.metrics import ReconMetrics
 from apps.recon.settings import Settings
 from apps.recon.store import Store
 from apps.recon.surreal import StoreUnavailable
 from holdfast import Engine
 from holdfast.endpoint import serve_endpoint
-from holdfast.metrics import EngineMetrics, RestateMetrics, metrics_endpoint
+from holdfast.metrics import EngineMetrics, RestateMetrics
 
 logger = logging.getLogger("recon.serve")
 
@@ -91,7 +92,7 @@ async def _embedded(store: Store, settings: Settings) -> AsyncGenerator[RunningE
         async def probe() -> None:
             engine.list_invocations(limit=1)
 
-        yield RunningEngine(engine.client, metrics_endpoint(EngineMetrics(engine)), probe)
+        yield RunningEngine(engine.client, ReconMetrics(store, EngineMetrics(engine)), probe)
 
 
 @asynccontextmanager
@@ -99,19 +100,16 @@ async def _on_restate(store: Store, settings: Settings) -> AsyncGenerator[Runnin
     headers = authorization(settings)
     worker = serve_worker(store, settings) if settings.serve_worker else nullcontext()
     async with worker, httpx.AsyncClient(headers=headers, timeout=5) as http:
+        if not settings.serve_worker:
+            await find_ingress(settings)
 
         async def probe() -> None:
             (await http.get(f"{settings.restate_ingress_url}/restate/health")).raise_for_status()
 
-        try:
-            await _wait_for(probe, httpx.HTTPError, settings, "the Restate server")
-        except httpx.HTTPError as error:
-            raise EngineUnavailable(
-                f"the Restate server's ingress {settings.restate_ingress_url} does not answer: "
-                f"{error or type(error).__name__}; check RESTATE_INGRESS_URL"
-            ) from error
         async with restate.create_client(settings.restate_ingress_url, headers=headers) as client:
-            metrics = metrics_endpoint(RestateMetrics(settings.restate_admin_url, headers=headers))
+            if not settings.serve_worker:  # whoever serves them may not know of it, as hypercorn
+                await send_sweeper(client)
+            metrics = ReconMetrics(store, RestateMetrics(settings.restate_admin_url, headers=headers))
             yield RunningEngine(client, metrics, probe)
 
 
@@ -126,6 +124,7 @@ async def serve_worker(store: Store, settings: Settings) -> AsyncGenerator[str]:
     app = create_app(store, settings)
     async with serve_endpoint(app, host=settings.worker_host, port=settings.worker_port) as endpoint:
         url = settings.worker_url or endpoint.url
+        await find_ingress(settings)  # before anything is registered that nobody could call
         await register(url, settings)
         logger.info("registered at the Restate server", extra={"url": url, "admin": settings.restate_admin_url})
         async with restate.create_client(settings.restate_ingress_url, headers=authorization(settings)) as client:
@@ -139,24 +138,50 @@ async def serve_worker(store: Store, settings: Settings) -> AsyncGenerator[str]:
         yield url
 
 
+async def find_ingress(settings: Settings) -> None:
+    """Wait until the Restate server's ingress answers.
+
+    Raises:
+        EngineUnavailable: it did not within `startup_wait`, or something else is there.
+    """
+    await _find(settings, "ingress", settings.restate_ingress_url, "/restate/health", "RESTATE_INGRESS_URL")
+
+
+async def _find(settings: Settings, what: str, url: str, health_path: str, variable: str) -> None:
+    async with httpx.AsyncClient(headers=authorization(settings), timeout=5) as http:
+
+        async def ask() -> httpx.Response:
+            answer = await http.get(url + health_path)
+            return answer.raise_for_status() if answer.is_server_error else answer  # it may still be starting
+
+        try:
+            answer = await _wait_for(ask, httpx.HTTPError, settings, f"the Restate server's {what}")
+        except httpx.HTTPError as error:
+            raise EngineUnavailable(
+                f"the Restate server's {what} {url} cannot be reached: {error or type(error).__name__}; check {variable}"
+            ) from error
+    if answer.status_code in (401, 403):
+        raise EngineUnavailable(f"the Restate server's {what} {url} refused us; check RESTATE_AUTH_TOKEN")
+    if not answer.is_success:
+        raise EngineUnavailable(
+            f"{url} is no Restate server's {what}: asked for its health it answered {answer.status_code}; check {variable}"
+        )
+
+
 async def register(url: str, settings: Settings) -> None:
     """Tell the Restate server where recon's services are; known already is as good.
 
     Raises:
         EngineUnavailable: it did not answer within `startup_wait`, or refused.
     """
-    async with httpx.AsyncClient(headers=authorization(settings), timeout=30) as http:
-
-        async def ask() -> httpx.Response:
-            return await http.post(f"{settings.restate_admin_url}/deployments", json={"uri": url, "force": True})
-
-        try:
-            answer = await _wait_for(ask, httpx.TransportError, settings, "the Restate server")
-        except httpx.TransportError as error:
-            raise EngineUnavailable(
-                f"the Restate server's admin address {settings.restate_admin_url} cannot be reached: "
-                f"{error or type(error).__name__}; check RESTATE_ADMIN_URL"
-            ) from error
+    await _find(settings, "admin address", settings.restate_admin_url, "/health", "RESTATE_ADMIN_URL")
+    try:
+        async with httpx.AsyncClient(headers=authorization(settings), timeout=30) as http:
+            answer = await http.post(f"{settings.restate_admin_url}/deployments", json={"uri": url, "force": True})
+    except httpx.TransportError as error:
+        raise EngineUnavailable(
+            f"{settings.restate_admin_url} did not register {url}: {error or type(error).__name__}; try again"
+        ) from error
     if answer.status_code in (401, 403):
         raise EngineUnavailable(f"{settings.restate_admin_url} refused us; check RESTATE_AUTH_TOKEN")
     if answer.is_error:

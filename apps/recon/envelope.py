@@ -19,12 +19,16 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
 BODY_BYTES_MAX = 10 * 1024 * 1024
 WINDOW_S = 300
 """How far the timestamp may be from our clock, in either direction."""
+
+LARGE_BYTES = 64 * 1024
+"""A larger body is split by a quicker way, and is worth a thread of its own."""
 
 _MEMBERS = ("data", "public_key", "signature", "timestamp")
 _BLANKS = re.compile(r"[ \t\n\r]*")
@@ -82,6 +86,8 @@ def parse(body: bytes) -> Envelope:
     try:
         # Strict UTF-8 is one-to-one, so encoding a slice of the text gives back the very bytes it was decoded from.
         text = body.decode("utf-8")
+        if len(body) > LARGE_BYTES and (quickly := _split_large(body)) is not None:
+            return quickly
         members, slices = _scan_object(text)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InvalidEnvelope("invalid_json", f"the body is not valid JSON: {error}") from error
@@ -118,8 +124,7 @@ def verify(envelope: Envelope, *, now_s: float) -> Submission:
         job_id=job_id(timestamp_s, public_key, message),
         scanner_key=base64.b64encode(public_key).decode(),
         signed_at_s=timestamp_s,
-        # A JSON string may hold lone surrogates (backslash-u-d800), which no UTF-8 text can.
-        scan=data.encode("utf-8", "replace").decode() if isinstance(data, str) else envelope.raw_data.decode(),
+        scan=_storable(data) if isinstance(data, str) else envelope.raw_data.decode(),
     )
 
 
@@ -162,6 +167,11 @@ def job_id(timestamp_s: int, public_key: bytes, message: bytes) -> str:
     return str(UUID(int=bits))
 
 
+def _storable(text: str) -> str:
+    """A JSON string may hold lone surrogates (backslash-u-d800), which no UTF-8 text can."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def _decode(name: str, value: Any, length_bytes: int) -> bytes:
     try:
         decoded = base64.b64decode(value, validate=True)
@@ -170,6 +180,33 @@ def _decode(name: str, value: Any, length_bytes: int) -> bytes:
     if len(decoded) != length_bytes:
         raise SignatureRejected(f"{name} is {len(decoded)} bytes long, not {length_bytes}")
     return decoded
+
+
+def _split_large(body: bytes) -> Envelope | None:
+    """The same for a body that is mostly `data`, several times as fast; None leaves all that is unusual to the slow way.
+
+    msgspec finds the end of each value without decoding it, but takes the last of two members with one name, and does
+    not say where they stood. So the members must account for the whole body, in one of the two usual spellings.
+    """
+    try:
+        raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        members = {name: msgspec.json.decode(raw[name]) for name in _MEMBERS[1:]}
+        raw_data = bytes(raw["data"])
+        members["data"] = msgspec.json.decode(raw_data, type=str) if raw_data[:1] == b'"' else None
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, RecursionError):
+        return None
+    is_whole = _is_made_of(body, raw, b",", b":") or _is_made_of(body, raw, b", ", b": ")
+    return Envelope(members, raw_data) if is_whole else None
+
+
+def _is_made_of(body: bytes, raw: dict[str, msgspec.Raw], comma: bytes, colon: bytes) -> bool:
+    at = 0
+    for number, (name, value) in enumerate(raw.items()):
+        before = (comma if number else b"{") + b'"' + name.encode() + b'"' + colon
+        if not body.startswith(before, at) or not body.startswith(memoryview(value), at + len(before)):
+            return False
+        at += len(before) + len(memoryview(value))
+    return body[at:] == b"}"
 
 
 def _refuse_constant(name: str) -> Any:

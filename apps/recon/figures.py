@@ -25,6 +25,7 @@ from apps.recon.demo_scans import DemoFailed
 from apps.recon.demo_tally import count
 from apps.recon.envelope import seal
 from apps.recon.generator import naabu_scan
+from apps.recon.settings import Settings
 from apps.recon.store import Store
 
 SUBMISSIONS = 1000
@@ -61,7 +62,7 @@ async def one_scan(directory: Path, hosts: int) -> str:
         child.discard()
     if (job["state"], job["host_count"], job["port_count"]) != ("completed", len(tally.hosts), len(tally.ports)):
         raise DemoFailed(f"the job is {job}, the scan has {len(tally.hosts)} hosts and {len(tally.ports)} ports")
-    async with Store(directory / "surreal") as store:
+    async with Store.from_settings(Settings.load({"directory": directory})) as store:
         if await store.edges() != tally.ports:
             raise DemoFailed("the graph is not what the scan says")
     return (
@@ -102,7 +103,7 @@ async def many_submissions(directory: Path, jobs: int) -> str:
         await child.stop()
     finally:
         child.discard()
-    async with Store(directory / "surreal") as store:
+    async with Store.from_settings(Settings.load({"directory": directory})) as store:
         steps = [(line.job_id, line.step) for line in await store.ledger()]
         known = set[str]()
         cursor: str | None = None

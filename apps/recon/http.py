@@ -56,15 +56,17 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared) > bytes_max:
         raise too_large
-    body = bytearray()
+    chunks: list[bytes] = []
+    size_bytes = 0
     try:
         async for chunk in request.stream():
-            body += chunk
-            if len(body) > bytes_max:
+            chunks.append(chunk)
+            size_bytes += len(chunk)
+            if size_bytes > bytes_max:
                 raise too_large
     except ClientDisconnect as error:
         raise ApiError(400, "invalid_request", "the body ended early") from error
-    return bytes(body)
+    return b"".join(chunks)
 
 
 async def read_json(request: Request, type_: type[T], *, bytes_max: int = JSON_BYTES_MAX) -> T:

@@ -147,3 +147,4 @@ class IngestResult(msgspec.Struct):
     port_count: int
     edge_count: int
     skipped_count: int
+    scanner_key: str

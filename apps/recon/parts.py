@@ -17,10 +17,17 @@ names at its top level; the frame finds them, and a part that is not there is le
     async def panels(context: ApiContext) -> list[Panel]:
         '''Tables for the dashboard at `/`. Called for each showing: at most a few quick queries.'''
 
+    async def metrics(store: Store) -> list[Metric]:
+        '''Families of `prometheus_client` for `/metrics`. Called for each scrape: at most a few quick queries.'''
+
     def after_ingest(ctx: WorkflowContext, done: IngestResult, settings: Settings) -> None:
         '''Called in the ingest workflow once a job is completed and its hosts are in the database:
         `store.hosts_of_job(job_id, limit=..., after=...)` lists their addresses. May only send (`ctx.workflow_send`,
         `ctx.service_send`, `ctx.object_send`), never wait; it is replayed like any handler code.'''
+
+    async def sweep(ctx: ObjectContext, store: Store, settings: Settings) -> None:
+        '''Called in every tick of the sweeper (`control.py`): start what is recorded, but was never started, because
+        the engine was away. Reads in a step, and then may only send.'''
 
 and in `apps.recon.<name>.schema`:
 
@@ -46,7 +53,7 @@ Record ids made from the data (see `apps.recon.schema`):
     HAS      HAS:[address, protocol, number]       host -> port
     RUNS     RUNS:[address, protocol, number]      port -> service: the one that runs there now
     EVIDENCED_BY                                   service -> banner | tls_cert
-    SEEN_IN                                        host -> job: which submissions told of it
+    sighting sighting:[job, address]               which submissions told of a host
 
 `enrich` owns city, region, country, asn, cloud_region, vuln, vuln_doc and their edges, `campaigns` and `threats` theirs.
 `host.asn`, `city`, `region`, `country`, `cloud_region` and `service.cpe` are defined by the frame and written by `enrich`.

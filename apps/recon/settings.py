@@ -135,6 +135,13 @@ class Settings:
     surrealdb_namespace: str = _setting("SURREALDB_NAMESPACE", NAMESPACE, _text, "namespace")
     surrealdb_database: str = _setting("SURREALDB_DATABASE", DATABASE, _text, "database")
 
+    memory_max_mb: int | None = _setting(
+        "RECON_MEMORY_MAX_MB",
+        None,
+        _count,
+        "with the embedded database: nothing more is taken in above this; none: three quarters of what there is",
+    )
+
     # -- API
     admin_token: str | None = _setting(
         "RECON_ADMIN_TOKEN", None, _secret, "bearer token of the key and approval routes; none: they are closed"

@@ -15,14 +15,17 @@ LEDGER_COUNT = 2
 """Statements in it that have a result of their own."""
 
 # Whoever comes second finds the row: IGNORE keeps its state. A final job gets no scan again.
-CREATE_JOB = """
+CREATE_JOBS = """
 BEGIN;
-INSERT IGNORE INTO job { id: $job, state: 'pending', scanner_key: $scanner_key } RETURN NONE;
-IF type::thing('job', $job).state = 'pending' {
-    INSERT IGNORE INTO submission { id: $job, scan: $scan, observed_at_s: $observed_at_s } RETURN NONE
-};
+LET $now = time::now();
+INSERT IGNORE INTO job (
+    SELECT id, 'pending' AS state, scanner_key, $now AS created_at, time::nano($now) AS created_ns FROM $rows
+) RETURN NONE;
+INSERT IGNORE INTO submission (
+    SELECT id, packed_scan, observed_at_s FROM $rows WHERE type::thing('job', id).state = 'pending'
+) RETURN NONE;
 COMMIT;
-SELECT * FROM type::thing('job', $job);
+SELECT * FROM (SELECT VALUE type::thing('job', id) FROM $rows);
 """
 
 SET_STATE = """
@@ -68,8 +71,8 @@ PERSIST = f"""
 INSERT INTO host (
     SELECT id, id AS address, ip, name, $at AS first_seen, $at AS last_seen FROM $hosts
 ) ON DUPLICATE KEY UPDATE last_scanned_at = time::now(), {_newer("name")}, {_SEEN} RETURN NONE;
-INSERT RELATION INTO SEEN_IN (
-    SELECT [$job, id] AS id, type::thing('host', id) AS in, type::thing('job', $job) AS out, $at AS at FROM $hosts
+INSERT INTO sighting (
+    SELECT [$job, id] AS id, type::thing('host', id) AS host, type::thing('job', $job) AS job, $at AS at FROM $hosts
 ) ON DUPLICATE KEY UPDATE at = $at RETURN NONE;
 INSERT INTO port (
     SELECT id, type::thing('host', id[0]) AS host, id[1] AS protocol, id[2] AS number, service, product, version,

@@ -8,11 +8,9 @@ without harm, and does leave a second line.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -20,9 +18,11 @@ import msgspec
 
 from apps.recon import statements
 from apps.recon.batches import Batch
+from apps.recon.cursors import read_cursor, write_cursor
 from apps.recon.migrations import all_migrations, migrate
 from apps.recon.model import FINAL_STATES, IngestRequest, Job, JobState, PersistedCounts
 from apps.recon.settings import Settings
+from apps.recon.submissions import SubmissionWriter, unpack
 from apps.recon.surreal import DATABASE, NAMESPACE, ServerAddress, StoreError, Surreal
 
 ORDER_COLUMNS = ("created_at", "updated_at")
@@ -34,10 +34,6 @@ class InvalidTransition(StoreError):
 
 class UnknownJob(StoreError):
     """There is no such job."""
-
-
-class InvalidCursor(ValueError):
-    """Not a cursor that a page of jobs gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +84,8 @@ class JobFilter:
         tests = {
             "state": "state = $state",
             "scanner_key": "scanner_key = $scanner_key",
-            "created_after": "created_at >= <datetime>$created_after",
-            "created_before": "created_at < <datetime>$created_before",
+            "created_after": "created_ns >= $created_after",
+            "created_before": "created_ns < $created_before",
         }
         return [test for name, test in tests.items() if getattr(self, name) is not None]
 
@@ -97,9 +93,8 @@ class JobFilter:
         return {
             "state": self.state.value if self.state else None,
             "scanner_key": self.scanner_key,
-            # As text: the SDK sends a datetime with the rounding errors of a float.
-            "created_after": self.created_after.isoformat() if self.created_after else None,
-            "created_before": self.created_before.isoformat() if self.created_before else None,
+            "created_after": to_ns(self.created_after) if self.created_after else None,
+            "created_before": to_ns(self.created_before) if self.created_before else None,
         }
 
 
@@ -119,6 +114,7 @@ class Store:
         self._names = (namespace, database)
         self._surreal: Surreal | None = None
         self._opening = asyncio.Lock()
+        self._submissions = SubmissionWriter()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -207,17 +203,8 @@ class Store:
 
     async def create_job(self, request: IngestRequest, scan: str) -> Job:
         """Create a job in state `pending` with its scan, or return the one that has this id, whatever its state."""
-        known = await self.job(request.job_id)
-        if known is not None and known.state is not JobState.PENDING:
-            return known  # of a pending one the scan may be missing: the process died while both were written
-        results = await self.write(
-            statements.CREATE_JOB,
-            job=request.job_id,
-            scanner_key=request.scanner_key,
-            observed_at_s=request.observed_at_s,
-            scan=scan,
-        )
-        return _job(results[-1][0])
+        surreal = await self._open()
+        return _job(await self._submissions.create(surreal, request, scan))
 
     async def job(self, job_id: str) -> Job | None:
         """The job, or None."""
@@ -245,7 +232,7 @@ class Store:
         direction, beyond = ("DESC", "<") if descending else ("ASC", ">")
         behind: list[str] = []
         if cursor is not None:
-            params["at"], params["last"] = _read_cursor(cursor, order_by)
+            params["at"], params["last"] = read_cursor(cursor, order_by)
             at, last = "<datetime>$at", "type::thing('job', $last)"
             behind = [f"({order_by} {beyond} {at} OR ({order_by} = {at} AND id {beyond} {last}))"]
         where = f"WHERE {' AND '.join(tests)}" if tests else ""
@@ -271,13 +258,15 @@ class Store:
         return JobPage(
             [_job(row) for row in page],
             total,
-            _write_cursor(order_by, page[-1]["at"], page[-1]["id"].id) if more and page else None,
+            write_cursor(order_by, page[-1]["at"], page[-1]["id"].id) if more and page else None,
         )
 
     async def changed_jobs(self, since: datetime, *, limit: int = 1000) -> list[Job]:
         """Jobs that changed after that moment, the oldest change first."""
         (rows,) = await self.read(
-            "SELECT * FROM job WHERE updated_at > $since ORDER BY updated_at LIMIT $limit", since=since, limit=limit
+            """SELECT * FROM job WITH INDEX job_updated_ns WHERE updated_ns > $since_ns ORDER BY updated_ns LIMIT $limit""",
+            since_ns=to_ns(since),
+            limit=limit,
         )
         return [_job(row) for row in rows]
 
@@ -329,6 +318,22 @@ class Store:
                 raise InvalidTransition(f"job {step.job_id} cannot become {state.value} now") from error
             raise
 
+    async def close_job(self, step: Step, error_message: str) -> bool:
+        """Fail the step's job, which nobody works on any more. False when it is final already; then nothing changes."""
+        try:
+            await self._write_work(
+                step,
+                statements.SET_STATE + statements.DROP_WORK,
+                state=JobState.FAILED.value,
+                error_message=error_message,
+                host_count=None,
+                port_count=None,
+                invocation_id=None,
+            )
+        except InvalidTransition:
+            return False
+        return True
+
     async def set_cancel_reason(self, job_id: str, reason: str) -> None:
         """Note why a job is being cancelled; the first reason counts, and none once it is final."""
         await self.write(
@@ -343,8 +348,9 @@ class Store:
         (rows,) = await self.read(
             """SELECT record::id(id) AS job_id, scanner_key, created_at,
                     type::thing('submission', record::id(id)).observed_at_s AS observed_at_s
-                FROM job WHERE state = 'pending' AND created_at < $before ORDER BY created_at LIMIT $limit""",
-            before=before,
+                FROM job WITH INDEX job_state WHERE state = 'pending' AND created_ns < $before
+                ORDER BY created_at LIMIT $limit""",
+            before=to_ns(before),
             limit=limit,
         )
         return [
@@ -353,12 +359,24 @@ class Store:
             if row["observed_at_s"] is not None
         ]
 
+    async def processing(self, *, before: datetime, limit: int) -> list[tuple[str, str]]:
+        """Jobs that have been `processing` since before that moment, oldest first, each with what works on it."""
+        (rows,) = await self.read(
+            """SELECT record::id(id) AS job_id, invocation_id, updated_ns FROM job WITH INDEX job_state
+                WHERE state = 'processing' AND updated_ns < $before AND invocation_id != NONE ORDER BY updated_ns LIMIT $limit""",
+            before=to_ns(before),
+            limit=limit,
+        )
+        return [(row["job_id"], row["invocation_id"]) for row in rows]
+
     # -- scans ---------------------------------------------------------------------------------------------------
 
     async def scan(self, job_id: str) -> str | None:
         """The scan that a job was submitted with; None once the job is final."""
-        (text,) = await self.read("SELECT VALUE scan FROM ONLY type::thing('submission', $job)", job=job_id)
-        return text
+        (row,) = await self.read("SELECT scan, packed_scan FROM ONLY type::thing('submission', $job)", job=job_id)
+        if row is None or row.get("packed_scan") is None:
+            return row and row["scan"]  # of a version that did not pack
+        return await unpack(row["packed_scan"])
 
     async def stage(self, step: Step, batches: Sequence[Batch]) -> None:
         """Keep parsed batches for the persist steps of the same job, numbered from 0. Replaces earlier ones.
@@ -410,7 +428,7 @@ class Store:
     async def hosts_of_job(self, job_id: str, *, limit: int = 1000, after: str | None = None) -> list[str]:
         """Addresses of the hosts that a job told of, in order, at most `limit`, those behind `after`."""
         (rows,) = await self.read(
-            "SELECT VALUE record::id(in) FROM SEEN_IN:[$job, $after]>..[$job, $last] LIMIT $limit",
+            "SELECT VALUE record::id(host) FROM sighting:[$job, $after]>..[$job, $last] LIMIT $limit",
             job=job_id,
             after=after or "",
             last="\U0010ffff",
@@ -447,6 +465,11 @@ class Store:
         return [LedgerLine(row["job"].id, row["step"], row["attempt"], row["process"], row["began_at"]) for row in rows]
 
 
+def to_ns(moment: datetime) -> int:
+    """Nanoseconds since the epoch, exactly; times are compared as numbers (see `schema.py`)."""
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1_000
+
+
 def _job(row: dict[str, Any]) -> Job:
     return Job(
         id=row["id"].id,
@@ -460,19 +483,3 @@ def _job(row: dict[str, Any]) -> Job:
         error_message=row.get("error_message"),
         invocation_id=row.get("invocation_id"),
     )
-
-
-def _write_cursor(order_by: str, at: str, job_id: str) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode((order_by, at, job_id))).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str, order_by: str) -> tuple[str, str]:
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        column, at, job_id = msgspec.json.decode(text, type=tuple[str, str, str])
-        datetime.fromisoformat(at)
-    except (binascii.Error, ValueError) as error:  # msgspec's errors are ValueErrors
-        raise InvalidCursor("the cursor is not one that a page of jobs gave") from error
-    if column != order_by:
-        raise InvalidCursor(f"the cursor belongs to a list ordered by {column}")
-    return at, job_id

@@ -86,6 +86,8 @@ class Surreal:
         self._connecting = asyncio.Lock()
         # The engine detects conflicting transactions and fails one of them. Taking turns costs less than repeating.
         self._writing = asyncio.Lock()
+        # Only the first of those that wait here stands before `_writing`, so whoever is urgent waits for two at most.
+        self._queue = asyncio.Lock()
 
     @classmethod
     async def open(cls, path: Path, namespace: str = NAMESPACE, database: str = DATABASE) -> Surreal:
@@ -138,12 +140,17 @@ class Surreal:
         return await self._run(sql, params)
 
     async def write(self, sql: str, **params: Any) -> list[Any]:
-        """Run statements that change something, alone. What it returns is on disk.
+        """Run statements that change something, alone, in the order of the calls. What it returns is on disk.
 
         Raises:
             StoreError: any statement failed; if they stand between BEGIN and COMMIT, none took effect.
             StoreUnavailable: the connection was lost; they may have taken effect or not.
         """
+        async with self._queue, self._writing:
+            return await self._run(sql, params)
+
+    async def write_urgently(self, sql: str, **params: Any) -> list[Any]:
+        """The same before all others that wait: for what somebody waits for."""
         async with self._writing:
             return await self._run(sql, params)
 

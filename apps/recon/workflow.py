@@ -15,12 +15,13 @@ import logging
 
 import msgspec
 from restate import Context, ObjectContext, RestateClient, TerminalError, Workflow, WorkflowContext
-from restate.context import RunOptions
+from restate.context import RunOptions, SendHandle
 
 from apps.recon import parts
 from apps.recon.batches import Batch, cut
 from apps.recon.model import IngestRequest, IngestResult, JobState, ParsedCounts, PersistedCounts, Scan
 from apps.recon.parsers import ScanRejected, parse_scan
+from apps.recon.room import FULL, Room
 from apps.recon.settings import Settings
 from apps.recon.store import InvalidTransition, Step, Store, UnknownJob
 
@@ -44,12 +45,13 @@ def ingest_workflow(store: Store, settings: Settings) -> Workflow:
     """The workflow as a service for `restate.app([...])`, working on `store`."""
     workflow = Workflow(SERVICE, description="Parses one signed scan and merges it into the graph of hosts and ports.")
     large_parses = asyncio.Semaphore(LARGE_PARSES_MAX)
+    room = Room(settings)
 
     @workflow.main()
     async def run(ctx: WorkflowContext, request: IngestRequest) -> IngestResult:
         if ctx.key() != request.job_id:  # outside the try: a misaddressed request must not fail somebody else's job
             raise TerminalError(f"the workflow key is {ctx.key()}, but the request is for job {request.job_id}", 400)
-        steps = _Steps(store, request, large_parses)
+        steps = _Steps(store, request, large_parses, room)
         logger.info("scan_started", extra={"job_id": request.job_id, "invocation_id": ctx.request().id})
         try:
             done = await _ingest(ctx, steps)
@@ -89,9 +91,9 @@ async def start_ingest(client: RestateClient, request: IngestRequest) -> str:
     return handle.invocation_id
 
 
-def send_ingest(ctx: Context | ObjectContext, request: IngestRequest) -> None:
+def send_ingest(ctx: Context | ObjectContext, request: IngestRequest) -> SendHandle:
     """The same from a handler."""
-    ctx.generic_send(SERVICE, "run", msgspec.json.encode(request), key=request.job_id, headers=_JSON)
+    return ctx.generic_send(SERVICE, "run", msgspec.json.encode(request), key=request.job_id, headers=_JSON)
 
 
 async def _ingest(ctx: WorkflowContext, steps: _Steps) -> IngestResult:
@@ -111,17 +113,20 @@ async def _ingest(ctx: WorkflowContext, steps: _Steps) -> IngestResult:
         port_count=port_count,
         edge_count=port_count,  # ports belong to one host: each has exactly one edge
         skipped_count=parsed.skipped_count,
+        scanner_key=steps.scanner_key,
     )
 
 
 class _Steps:
     """The actions of one run. Whatever can never succeed is a TerminalError; anything else is retried by the engine."""
 
-    def __init__(self, store: Store, request: IngestRequest, large_parses: asyncio.Semaphore) -> None:
+    def __init__(self, store: Store, request: IngestRequest, large_parses: asyncio.Semaphore, room: Room) -> None:
         self._store = store
         self._request = request
         self._large_parses = large_parses
+        self._room = room
         self.job_id = request.job_id
+        self.scanner_key = request.scanner_key
 
     async def mark_processing(self, invocation_id: str) -> None:
         await self._set_state("mark-processing", JobState.PROCESSING, invocation_id=invocation_id)
@@ -146,6 +151,8 @@ class _Steps:
         return ParsedCounts(scan.format, len(scan.hosts), scan.port_count, scan.skipped_count, len(batches))
 
     async def persist(self, number: int) -> PersistedCounts:
+        if self._room.is_full:
+            raise TerminalError(FULL, 507)
         step = Step.begin(self.job_id, f"persist-{number}")
         try:
             return await self._store.persist(step, number - 1, self._request.observed_at_s)

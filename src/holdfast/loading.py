@@ -43,6 +43,15 @@ def load_reference(reference: str) -> Any:
     return _attribute(_import(module_name, attribute), attribute)
 
 
+def services_of(app: Any) -> list[Any]:
+    """The services that `restate.app([...])` was given; none if `app` is another ASGI application, or wraps one."""
+    try:
+        endpoint = inspect.getclosurevars(app).nonlocals.get("endpoint")
+    except TypeError:  # no function
+        return []
+    return list(getattr(endpoint, "services", {}).values())
+
+
 def _import(name: str, attribute: str) -> ModuleType:
     if name.endswith(".py") or "/" in name:
         raise InvalidApp(f"no module {name!r}", hint=f"name a module, not a file: {_dotted(name)}:{attribute}")

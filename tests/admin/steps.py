@@ -18,7 +18,7 @@ JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 CREATED_AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z")
 
-PATIENCE_S = 10
+PATIENCE_S = 30
 """For what takes milliseconds on an idle machine."""
 
 _rows = itertools.count()

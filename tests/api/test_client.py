@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -29,6 +28,7 @@ from holdfast.providers import (
 )
 from tests.api.conftest import Served, becomes_true
 from tests.api.memory import MemoryProvider
+from tests.support.restate_server import free_ports
 
 SPEC = WorkflowSpec(
     workflow_id="w",
@@ -190,9 +190,7 @@ async def test_a_restart_of_the_server_is_not_noticed(memory: MemoryProvider, mo
 
 @pytest.fixture
 def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 async def test_a_server_that_never_answered_is_an_error_at_once(closed_port: int) -> None:

@@ -18,6 +18,7 @@ from holdfast.api import mount
 from holdfast.providers import system
 from tests.api.conftest import PATIENCE_S
 from tests.api.processes import Cli, Process, environment, running
+from tests.support.restate_server import free_ports
 
 ANY_PORTS = ("--ingress-port", "0", "--admin-port", "0")
 APP = "tests.admin.sample_app:app"
@@ -165,9 +166,7 @@ def test_alone_with_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_restate_server_that_is_away_is_a_warning_with_its_address(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        away = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    away = f"http://127.0.0.1:{free_ports(1)[0]}"
     settings = ("--set", f"workflow.restate.endpoint={away}", "--set", f"workflow.restate.admin_endpoint={away}")
     attempts = ("--set", "workflow.restate.request_attempts=1")
     with running(tmp_path, "api", "--provider", "restate", *settings, *attempts, "--port", "0") as process:

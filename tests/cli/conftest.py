@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ import pytest
 
 from holdfast.admin.client import AdminClient
 from tests.cli.support import ANY_PORTS, COMMAND, REPOSITORY, SAMPLE, Serve, Served, environment
+from tests.support.restate_server import free_ports
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +74,4 @@ def engine(serve: Serve) -> Served:
 @pytest.fixture
 def free_port() -> int:
     """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]

@@ -339,7 +339,7 @@ def wait_for_file(path: Path) -> None:
 def wait_until_refused(url: str) -> None:
     def is_refused() -> bool:
         try:
-            httpx.get(f"{url}/restate/health", timeout=5)
+            httpx.get(f"{url}/restate/health", timeout=PATIENCE_S)
         except httpx.TransportError:
             return True
         return False

@@ -17,7 +17,7 @@ from tests.crash.process import Host, hosting
 
 KEYS = 3
 WORKERS_PER_KIND = 2
-SETTLE_S = 20.0
+SETTLE_S = 60.0
 """Patience for what is left when the killing is over; it takes a second."""
 
 

@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -122,10 +121,10 @@ def _die_at_commit(number: int, *, before: bool) -> None:
 # ---- in the test ---------------------------------------------------------------------------------------------------------
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _ports() -> list[int]:
+    from tests.support.restate_server import free_ports  # pulls in pytest, of which the engine's process has no use
+
+    return free_ports(2)
 
 
 @dataclass(slots=True)
@@ -136,7 +135,8 @@ class Host:
     client: httpx.AsyncClient
     config: dict[str, Any]
     fsync: bool
-    ports: tuple[int, int] = field(default_factory=lambda: (_free_port(), _free_port()))
+    ports: list[int] = field(default_factory=_ports)
+    """Of the ingress and of the admin API."""
     pid: int | None = None
     up: asyncio.Event = field(default_factory=asyncio.Event)
     down: asyncio.Event = field(default_factory=asyncio.Event)

@@ -196,24 +196,25 @@ def own_restate() -> Iterator[RunningRestate]:
 
 
 STOPS = {
-    "idle: at once": (None, 0, 5.0),
-    "a handler that ends in time: then": ("work", 1.5, 5.0),
-    "a step that takes longer: after the drain time": ("work", 600, 9.0),
-    "user code that the SDK cannot interrupt: after the drain time": ("stuck", 600, 9.0),
+    "idle: at once": (None, 0, 60),
+    "a handler that ends in time: then": ("work", 1.5, 60),
+    "a step that takes longer: after the drain time": ("work", 600, 1),
+    "user code that the SDK cannot interrupt: after the drain time": ("stuck", 600, 1),
 }
+"""Handler, how long it takes, drain time, both in seconds."""
+STOPPED_S = 40.0
+"""Shorter than a drain time of a minute, and than hypercorn's patience."""
 
 
 @pytest.mark.parametrize("case", STOPS)
 def test_sigterm_ends_the_process(case: str, own_restate: RunningRestate, tmp_path: Path) -> None:
     """The SDK takes the signal at its first request, and hypercorn would wait for ever: neither may show."""
-    handler, seconds, limit_s = STOPS[case]
-    with process(tmp_path, "application:app", "--drain", "3") as (child, url):
+    handler, seconds, drain_s = STOPS[case]
+    with process(tmp_path, "application:app", "--drain", str(drain_s)) as (child, url):
         if handler:
             started(own_restate, url, handler, seconds)
-        began = time.monotonic()
         child.send_signal(signal.SIGTERM)
-        assert child.wait(PATIENCE_S) == 0
-        assert time.monotonic() - began < limit_s
+        assert child.wait(STOPPED_S) == 0
     log = (tmp_path / "endpoint.log").read_text()
     assert "Traceback" not in log
     assert ("giving up 1 running requests" in log) is (seconds == 600)

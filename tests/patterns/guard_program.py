@@ -59,6 +59,25 @@ async def waits(ctx: Context) -> None:
 
 
 @dirty.handler()
+async def tasks(ctx: Context) -> None:
+    await asyncio.gather(ctx.time(), asyncio.to_thread(len, "ab"))
+
+
+@dirty.handler()
+async def helped(ctx: Context) -> None:
+    deep()
+    await ctx.run_typed("deep", deep)  # a step
+
+
+def deep() -> str:
+    return deeper(3)
+
+
+def deeper(count: int) -> str:
+    return deeper(count - 1) if count else str(moment.today())  # noqa: DTZ002 - that is what is found
+
+
+@dirty.handler()
 async def escapes(ctx: Context, key: str) -> str:
     async def go_on() -> None:
         await world.gate(key)

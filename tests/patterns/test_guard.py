@@ -42,6 +42,17 @@ def test_waits_that_are_not_durable() -> None:
     assert read("Dirty/waits") == [("wait", "asyncio.sleep()")]
 
 
+def test_tasks_that_only_asyncio_knows() -> None:
+    assert read("Dirty/tasks") == [("task", "asyncio.gather()"), ("task", "asyncio.to_thread()")]
+
+
+def test_functions_that_a_handler_calls_are_read_as_well() -> None:
+    (finding,) = [f for f in program.READ if f.handler == "Dirty/helped"]
+    assert finding.message.startswith("moment.today() in deeper(), which a handler calls; use `await ctx.time()`")
+    line = int(finding.place.rpartition(":")[2])
+    assert "moment.today()" in inspect.getsource(program).splitlines()[line - 1]
+
+
 def test_steps_may_do_all_of_it() -> None:
     assert read("Clean/careful") == []
 

@@ -25,7 +25,7 @@ from holdfast import Engine
 from holdfast.endpoint import serve_endpoint
 from tests.support.restate_server import RunningRestate, running_server, skip_without_server
 
-FINAL_TIMEOUT_S = 30
+FINAL_TIMEOUT_S = 90
 
 GENEROUS = Settings(
     ingest_per_minute=100_000, address_per_minute=100_000, read_per_minute=1_000_000, enrich_after_ingest=False
@@ -45,6 +45,16 @@ class Recon:
     engine: Engine | None
     """None when a Restate server is the engine."""
     key: SigningKey
+    admin_url: str = ""
+    """Of the Restate server."""
+
+    async def kill(self, invocation_id: str) -> None:
+        """What an operator does who does not care for cleaning up."""
+        if self.engine is not None:
+            await self.engine.kill(invocation_id)
+            return
+        async with httpx.AsyncClient() as http:
+            (await http.patch(f"{self.admin_url}/invocations/{invocation_id}/kill")).raise_for_status()
 
     async def post(self, scan: str | bytes) -> httpx.Response:
         """Sign and submit."""
@@ -98,7 +108,7 @@ async def on_restate(store: Store, server: RunningRestate, settings: Settings | 
             restate.create_client(server.ingress_url) as client,
             serving(store, client, settings) as http,
         ):
-            yield Recon(http, store, client, None, SigningKey.generate())
+            yield Recon(http, store, client, None, SigningKey.generate(), server.admin_url)
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from nacl.signing import SigningKey
 
+from apps.recon import envelope
 from apps.recon.envelope import (
     InvalidEnvelope,
     SignatureRejected,
@@ -22,6 +23,13 @@ from apps.recon.envelope import (
 
 NOW_S = 1_790_000_000
 KEY = SigningKey(bytes(range(32)))
+
+
+@pytest.fixture(autouse=True, params=["small", "large"])
+def split_as(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large body is split in another way, which must not be told from the first."""
+    if request.param == "large":
+        monkeypatch.setattr(envelope, "LARGE_BYTES", -1)
 
 
 def sealed(raw_data: bytes, *, template: bytes | None = None, timestamp_s: int = NOW_S, key: SigningKey = KEY) -> bytes:

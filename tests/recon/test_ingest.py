@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -20,9 +21,11 @@ from apps.recon.demo_tally import count
 from apps.recon.envelope import BODY_BYTES_MAX
 from apps.recon.generator import naabu_scan
 from apps.recon.model import IngestRequest, IngestResult, JobState, PersistedCounts
+from apps.recon.room import FULL, SHARE, Room, available_bytes, resident_bytes
+from apps.recon.settings import Settings
 from apps.recon.store import Step, Store, StoreError
 from apps.recon.workflow import SERVICE, start_ingest
-from tests.recon.conftest import Recon, embedded
+from tests.recon.conftest import GENEROUS, Recon, StartRecon, embedded
 
 DATA = Path(__file__).resolve().parents[2] / "apps" / "recon" / "data"
 FILES = sorted(path for path in DATA.glob("*/*") if path.suffix in (".json", ".jsonl", ".xml"))
@@ -76,7 +79,8 @@ async def test_the_workflow_answers_with_the_counts(recon: Recon):
         output = await recon.engine.output(invocation_id)
         assert output.value is not None
         result = msgspec.json.decode(output.value, type=IngestResult)
-        assert result == IngestResult(job_id, JobState.COMPLETED, "nmap", 2, 8, 8, 0)
+        scanner_key = base64.b64encode(bytes(recon.key.verify_key)).decode()
+        assert result == IngestResult(job_id, JobState.COMPLETED, "nmap", 2, 8, 8, 0, scanner_key)
 
 
 async def test_the_same_envelope_again_is_the_same_job_and_runs_once(recon: Recon):
@@ -277,6 +281,34 @@ async def test_a_job_that_is_already_final_is_left_as_it_is(recon: Recon, tmp_pa
     assert job is not None
     assert (job.state, job.host_count, job.error_message) == (JobState.COMPLETED, 7, None)
     assert await recon.store.hosts() == set()
+
+
+async def test_a_full_database_takes_nothing_in_and_says_so(start_recon: StartRecon, tmp_path: Path):
+    """The embedded one keeps its keys in memory. A scan is refused, and one that was accepted before fails."""
+    async with start_recon(dataclasses.replace(GENEROUS, memory_max_mb=1)) as recon:
+        answer = await recon.post(ONE_PORT)
+        assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+        assert (await recon.store.jobs()).total == 0
+        job_id = f"{tmp_path.name}-full"
+        await recon.store.create_job(IngestRequest(job_id, "key", 1), ONE_PORT)
+        error = await call(recon, job_id, IngestRequest(job_id, "key", 1))
+        assert error.status_code == 507
+        job = await recon.store.job(job_id)
+        assert job is not None
+        assert (job.state, job.error_message) == (JobState.FAILED, FULL)
+        assert await recon.store.row_counts("host", "scan_batch", "submission") == {
+            "host": 0, "scan_batch": 0, "submission": 0
+        }  # fmt: skip
+
+
+def test_how_much_room_there_is():
+    assert Room(Settings()).max_bytes == int(available_bytes() * SHARE)
+    assert not Room(Settings()).is_full
+    assert 0 < resident_bytes() < available_bytes()
+    assert Room(Settings(memory_max_mb=1)).is_full
+    elsewhere = Settings(surrealdb_url="ws://127.0.0.1:8000", memory_max_mb=1)
+    assert not Room(elsewhere).is_full, "what is in a server is not in this process"
 
 
 # -- steps, seen from inside the embedded engine -------------------------------------------------------------------

@@ -15,11 +15,12 @@ import pytest
 import restate
 
 from apps.recon.batches import Batch
-from apps.recon.control import SWEEPER, SWEEPER_KEY, start_sweeper
+from apps.recon.control import KILLED, SWEEPER, SWEEPER_KEY, start_sweeper
+from apps.recon.cursors import InvalidCursor
 from apps.recon.events import JobFeed
 from apps.recon.generator import naabu_scan
 from apps.recon.model import IngestRequest, Job, JobState
-from apps.recon.store import InvalidCursor, JobFilter, Step, Store
+from apps.recon.store import JobFilter, Step, Store
 from tests.recon.conftest import GENEROUS, Recon, StartRecon, serving
 from tests.support.restate_server import free_ports
 
@@ -217,6 +218,33 @@ async def test_without_an_engine_the_scan_is_accepted_and_the_sweeper_starts_it(
             await recon.client.generic_call(SWEEPER, "stop", b"", key=SWEEPER_KEY)
         steps = [(line.job_id, line.step, line.attempt) for line in await recon.store.ledger()]
         assert len(steps) == len(set(steps)) == 8, "nothing ran twice for having been found by the sweeper"
+
+
+async def test_a_job_whose_workflow_was_killed_fails_once_and_says_so(start_recon: StartRecon, tmp_path: Path):
+    """The step that the kill cut off comes too late when it goes on: the job is final, and nothing is staged."""
+    store = Gated(tmp_path / "surreal")
+    settings = dataclasses.replace(GENEROUS, sweep_interval=timedelta(milliseconds=200))
+    async with start_recon(settings, store) as recon:
+        job_id = await recon.submit(naabu_scan("killed", 20))
+        running = await recon.until(job_id, JobState.PROCESSING)
+        await start_sweeper(recon.client)
+        try:
+            await until_ticked(recon)
+            assert (await recon.http.get(f"/v1/jobs/{job_id}")).json()["state"] == "processing", "it still runs"
+            await recon.kill(running["invocation_id"])
+            job = await recon.final(job_id)
+            await until_ticked(recon)
+        finally:
+            await recon.client.generic_call(SWEEPER, "stop", b"", key=SWEEPER_KEY)
+        store.gate.set()
+        assert job["state"] == "failed"
+        assert job["error_message"] == f"{KILLED}: killed"
+        assert job["completed_at"] is not None
+        assert (await recon.http.get(f"/v1/jobs/{job_id}")).json() == job
+        assert [line.step for line in await store.ledger()].count("mark-killed") == 1
+        assert await store.row_counts("host", "scan_batch", "submission") == {
+            "host": 0, "scan_batch": 0, "submission": 0
+        }  # fmt: skip
 
 
 async def until_ticked(recon: Recon) -> None:

@@ -85,6 +85,30 @@ async def test_a_database_from_before_migrations_is_taken_over_with_its_rows(tmp
         assert sorted(numbers) == [each.number for each in all_migrations()]
 
 
+async def test_jobs_and_sightings_of_an_older_version_are_kept_as_they_were(surreal: Surreal):
+    everything = all_migrations()
+    await migrate(surreal, [each for each in everything if each.number <= 3])
+    await surreal.write(
+        """CREATE job:one SET state = 'pending', scanner_key = 'k';
+        CREATE submission:one SET scan = 'as it was', observed_at_s = 1;
+        CREATE host:h SET address = 'h', first_seen = time::now(), last_seen = time::now();
+        RELATE host:h->SEEN_IN:['one', 'h']->job:one SET at = time::now()"""
+    )
+    columns = "<string>created_at AS created, <string>updated_at AS updated"
+    before = await surreal.read(f"SELECT {columns} FROM job")
+    await migrate(surreal, everything)
+    assert await surreal.read(f"SELECT {columns} FROM job") == before
+    (times,) = await surreal.read(
+        "SELECT VALUE created_ns = time::nano(created_at) AND updated_ns = time::nano(updated_at) FROM job"
+    )
+    assert times == [True]
+    assert await surreal.read("SELECT VALUE [record::id(id), record::id(host), record::id(job)] FROM sighting") == [
+        [[["one", "h"], "h", "one"]]
+    ]
+    assert await surreal.read("SELECT VALUE scan FROM submission") == [["as it was"]]
+    assert "SEEN_IN" not in await tables(surreal)
+
+
 def test_no_number_is_used_twice():
     with pytest.raises(ValueError, match="both have number 1"):
         ordered([FIRST, replace(SECOND, number=1)])

@@ -221,6 +221,7 @@ async def test_pages_hold_everything_once(recon: Intel):
         ({"query_type": "by_vuln"}, "needs cve"),
         ({"query_type": "by_service"}, "needs product or service"),
         ({"query_type": "by_port"}, "needs port"),
+        ({"query_type": "by_port", "port": 65536}, "65535"),
         ({"query_type": "neighbours"}, "needs ip"),
         ({"query_type": "neighbours", "ip": "x"}, "is not an IP address"),
         ({"query_type": "by_asn", "asn": 1, "limit": 0}, "limit must be from 1 to 1000"),

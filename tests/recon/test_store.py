@@ -108,9 +108,10 @@ async def test_two_hosts_cannot_share_an_address_but_may_both_have_none(surreal:
 
 async def test_the_listed_indices_exist_and_are_used(surreal: Surreal):
     for table, columns in {
-        "job": {"state", "scanner_key", "created_at", "updated_at"},
-        "host": {"ip", "asn", "country", "first_seen", "last_scanned_at"},
-        "port": {"number", "protocol", "host", "first_seen"},
+        "job": {"state", "scanner_key", "created_ns", "updated_ns"},
+        "host": {"ip", "asn", "country", "last_scanned_at", "added_ns"},
+        "port": {"number_protocol", "added_ns"},
+        "sighting": {"host"},
         "service": {"fingerprint", "name", "product"},
         "banner": {"hash"},
         "tls_cert": {"sha256", "cn", "not_after"},

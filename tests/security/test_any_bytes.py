@@ -129,7 +129,7 @@ async def play(pieces: list[bytes]) -> Transport:
     transport.protocol.connection_lost(None)
     tasks = cast(set[asyncio.Task[None]], state.tasks)
     if tasks:
-        await asyncio.wait(tasks, timeout=5)
+        await asyncio.wait(tasks, timeout=30)
     assert not state.tasks, "a request was left behind"
     assert not state.connections
     return transport

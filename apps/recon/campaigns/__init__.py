@@ -8,10 +8,11 @@ from apps.recon.campaigns.api import routes
 from apps.recon.campaigns.assembly import assemble
 from apps.recon.campaigns.cli import commands
 from apps.recon.campaigns.panels import panels
+from apps.recon.campaigns.sweeping import sweep
 from apps.recon.settings import Settings
 from apps.recon.store import Store
 
-__all__ = ["commands", "panels", "routes", "services"]
+__all__ = ["commands", "panels", "routes", "services", "sweep"]
 
 
 def services(store: Store, settings: Settings) -> list[Service | VirtualObject | Workflow]:

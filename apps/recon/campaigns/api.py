@@ -3,17 +3,21 @@
     POST /v1/campaigns              202 | 400 | 409 the id belongs to another campaign
     GET  /v1/campaigns              200
     GET  /v1/campaigns/{id}         200 | 404         /status: the short form
-    POST /v1/campaigns/{id}/cancel  202 | 404 | 409 it is over
+    POST /v1/campaigns/{id}/cancel  202 | 404 | 409 it is over | 503 the engine is away
     GET  /v1/campaigns/{id}/report  200 | 404         in pages: ?limit= &after=
     GET  /v1/approvals              200               ?state=pending
     GET  /v1/approvals/{id}         200 | 404
-    POST /v1/approvals/{id}         200 | 400 | 401, 403 without the admin token | 404
+    POST /v1/approvals/{id}         200 | 400 | 401, 403 without the admin token | 404 | 503
+
+A campaign is answered once it is on disk with its targets. When the engine cannot be reached, the sweeper starts it.
 
 Where an admin token is configured, starting and cancelling campaigns needs it as well.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import uuid
 
 import httpx
@@ -33,7 +37,6 @@ from apps.recon.campaigns.model import (
     CampaignId,
     CampaignOptions,
     CampaignRequest,
-    Phase,
     Report,
     TargetRow,
 )
@@ -42,6 +45,14 @@ from apps.recon.campaigns.store import CampaignDiffers, CampaignStore
 from apps.recon.campaigns.targets import count
 from apps.recon.http import ApiError, answer, choice, number, read_json, require_admin
 from apps.recon.parts import ApiContext
+
+logger = logging.getLogger("recon.campaigns")
+
+START_TIMEOUT_S = 5
+"""How long a caller waits for the engine before the start is left to the sweeper."""
+
+ENGINE_TIMEOUT_S = 30
+"""How long anything else may take that only the engine can do."""
 
 BODY_BYTES_MAX = 4 << 20
 """Room for the largest list of targets, each as long as an IPv6 address."""
@@ -122,16 +133,24 @@ class _Routes:
         except CampaignDiffers as error:
             raise ApiError(409, "conflict", str(error)) from error
         if not is_over(campaign):
-            # The targets are in the database: the workflow's input stays small.
-            small = msgspec.to_builtins(CampaignRequest(campaign_id, options=body.options))
-            try:
-                handle = await self._context.client.workflow_send(self._parts.campaigns.run, key=campaign_id, arg=small)
-            except (restate.HttpError, httpx.TransportError) as error:
-                raise ApiError(
-                    503, "unavailable", "the campaign is recorded but could not be started; send it again"
-                ) from error
-            await self._campaigns.set_invocation(campaign_id, handle.invocation_id)
+            await self._begin(CampaignRequest(campaign_id, options=body.options))
         return answer(await self._campaign(campaign_id), 202)
+
+    async def _begin(self, wanted: CampaignRequest) -> None:
+        """Start the workflow. Campaign and targets are on disk: if that fails now, the sweeper does it later.
+
+        The workflow's input stays small: it leaves the targets out.
+        """
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                handle = await self._context.client.workflow_send(
+                    self._parts.campaigns.run, key=wanted.campaign_id, arg=msgspec.to_builtins(wanted)
+                )
+        except (restate.HttpError, httpx.TransportError, TimeoutError) as error:
+            fields = {"campaign_id": wanted.campaign_id, "error": repr(error)}
+            logger.error("campaign is not started yet: the engine did not take it", extra=fields)
+            return
+        await self._campaigns.set_invocation(wanted.campaign_id, handle.invocation_id)
 
     async def get(self, request: Request) -> Response:
         self._context.limit(request)
@@ -165,10 +184,16 @@ class _Routes:
         campaign = await self._campaign(request.path_params["campaign_id"])
         if is_over(campaign):
             raise ApiError(409, "conflict", f"campaign {campaign.id} is {campaign.status}")
-        if campaign.invocation_id is None:  # recorded, but never started
-            await self._campaigns.set_phase(campaign.id, Phase.CANCELLED, error="cancelled before it began")
-        else:
-            await self._context.cancel(campaign.invocation_id)
+        if campaign.invocation_id is None and not await self._campaigns.cancel_unstarted(campaign.id):
+            campaign = await self._campaign(campaign.id)  # it was started just now
+        if campaign.invocation_id is not None:
+            try:
+                async with asyncio.timeout(ENGINE_TIMEOUT_S):
+                    await self._context.cancel(campaign.invocation_id)
+            except (restate.HttpError, httpx.TransportError, TimeoutError) as error:
+                raise ApiError(
+                    503, "unavailable", "the engine cannot be reached; try again", {"Retry-After": "5"}
+                ) from error
         return answer(await self._campaign(campaign.id), 202)
 
     async def report(self, request: Request) -> Response:
@@ -215,10 +240,11 @@ class _Routes:
         if await self._approvals.approval(approval_id) is None:
             raise ApiError(404, "not_found", f"there is no approval {approval_id}")
         try:
-            decided = await self._context.client.workflow_call(
-                self._parts.approvals.decide, key=approval_id, arg=msgspec.to_builtins(given)
-            )
-        except (restate.HttpError, httpx.TransportError) as error:
+            async with asyncio.timeout(ENGINE_TIMEOUT_S):
+                decided = await self._context.client.workflow_call(
+                    self._parts.approvals.decide, key=approval_id, arg=msgspec.to_builtins(given)
+                )
+        except (restate.HttpError, httpx.TransportError, TimeoutError) as error:
             raise ApiError(503, "unavailable", "the engine did not take the answer; send it again") from error
         return answer({"approval_id": approval_id, **decided})
 

@@ -15,6 +15,7 @@ from apps.recon.campaigns.findings import FindingStore
 from apps.recon.campaigns.scanners import NmapScanner, Scanner, TcpScanner
 from apps.recon.campaigns.scanning import ScanRetry, Scans
 from apps.recon.campaigns.store import CampaignStore
+from apps.recon.campaigns.sweeping import Watcher
 from apps.recon.campaigns.targets import AllowList, Resolver, resolve
 from apps.recon.campaigns.validation import Validator
 from apps.recon.campaigns.workflow import Campaigns, Services
@@ -42,6 +43,7 @@ class Parts:
     contributors: Contributors
     recorder: Recorder
     publisher: Publisher
+    watcher: Watcher
 
     def campaign_services(self) -> list[Service | VirtualObject | Workflow]:
         """For the engine."""
@@ -55,6 +57,7 @@ class Parts:
             self.sessions.service,
             self.publisher.service,
             self.recorder.service,
+            self.watcher.service,
         ]
 
     def threat_services(self) -> list[Service | VirtualObject | Workflow]:
@@ -89,7 +92,8 @@ def assemble(
         notify = notify_webhook(settings.approval_webhook) if settings.approval_webhook else notify_log
     scans = Scans(campaigns, scanners or scanners_of(settings), allow, retry or ScanRetry())
     validator = Validator(campaigns, allow, resolver)
-    approvals = Approvals(ApprovalStore(store), notify)
+    asked = ApprovalStore(store)
+    approvals = Approvals(asked, notify)
     batches = Batches(campaigns, scans, concurrency=settings.scan_concurrency)
     correlator = Correlator(findings)
     threats = Threats(threat_store, keep=history_keep, chunk=history_chunk)
@@ -116,6 +120,7 @@ def assemble(
         contributors=contributors,
         recorder=recorder,
         publisher=publisher,
+        watcher=Watcher(campaigns, asked, sessions),
     )
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import click
 
-from apps.recon.campaigns.model import BATCH_SIZE, BATCH_SIZE_MAX, FINAL
+from apps.recon.campaigns.model import BATCH_SIZE, BATCH_SIZE_MAX, FINAL, Phase
 from apps.recon.campaigns.schema import APPROVAL_STATES
 from apps.recon.cli.client import Api, Failure
 
@@ -31,8 +31,9 @@ def campaigns() -> None:
 @click.option("--scanner", type=click.Choice(["tcp", "nmap"]), default="tcp", show_default=True)
 @click.option("--ports", help="With commas between them, e.g. 22,80,443.")
 @click.option("--batch-size", type=click.IntRange(1, BATCH_SIZE_MAX), default=BATCH_SIZE, show_default=True)
+@click.option("--target-timeout", "target_timeout_s", type=float, help="Seconds for each target.  [default: 30]")
 @click.option("--contributor", help="The scanner key that gets the credit.")
-@click.option("--wait", is_flag=True, help="Until the campaign is over.")
+@click.option("--wait", is_flag=True, help="Until the campaign is over; exit status 1 if it is not complete.")
 @click.pass_obj
 def start(
     api: Api,
@@ -42,6 +43,7 @@ def start(
     scanner: str,
     ports: str | None,
     batch_size: int,
+    target_timeout_s: float | None,
     contributor: str | None,
     wait: bool,
 ) -> None:
@@ -50,13 +52,18 @@ def start(
     options: dict[str, Any] = {"scanner": scanner, "batch_size": batch_size}
     if ports is not None:
         options["ports"] = _ports(ports)
+    if target_timeout_s is not None:
+        options["target_timeout_s"] = target_timeout_s
     if contributor is not None:
         options["contributor"] = contributor
     body: dict[str, Any] = {"targets": [*targets, *(line for line in lines if line.strip())], "options": options}
     if campaign_id is not None:
         body["campaign_id"] = campaign_id
     started = api.post("/v1/campaigns", body)
-    api.show(_until_over(api, started["id"]) if wait else started)
+    if wait:
+        _show_end(api, started["id"])
+    else:
+        api.show(started)
 
 
 @campaigns.command("list")
@@ -74,11 +81,14 @@ def list_campaigns(api: Api, limit: int, offset: int) -> None:
 
 @campaigns.command()
 @click.argument("campaign_id")
-@click.option("--wait", is_flag=True, help="Until the campaign is over.")
+@click.option("--wait", is_flag=True, help="Until the campaign is over; exit status 1 if it is not complete.")
 @click.pass_obj
 def status(api: Api, campaign_id: str, wait: bool) -> None:
     """How far it is."""
-    api.show(_until_over(api, campaign_id) if wait else api.get(f"/v1/campaigns/{quote(campaign_id, '')}/status"))
+    if wait:
+        _show_end(api, campaign_id)
+    else:
+        api.show(api.get(f"/v1/campaigns/{quote(campaign_id, '')}/status"))
 
 
 @campaigns.command()
@@ -193,19 +203,26 @@ def commands() -> list[click.Command]:
 
 
 def _decide(api: Api, approval_id: str, *, approved: bool, by: str, comment: str) -> None:
-    body = {"approved": approved, "by": by, "comment": comment}
-    decided = api.post(f"/v1/approvals/{quote(approval_id, '')}", body)
+    path = f"/v1/approvals/{quote(approval_id, '')}"
+    decided = api.post(path, {"approved": approved, "by": by, "comment": comment})
     api.show(decided)
     if decided["is_approved"] is not approved:
-        why = "the time was over" if decided["is_timeout"] else "somebody was first"
-        raise Failure(f"this answer did not count: {why}")
+        reasons = {"timeout": "the time was over", "cancelled": "the campaign was cancelled"}
+        first = f"{decided['by'] or 'somebody'} was first"
+        raise Failure(f"this answer did not count: {reasons.get(api.get(path)['state'], first)}")
 
 
-def _until_over(api: Api, campaign_id: str) -> Any:
-    final = {phase.value for phase in FINAL}
+def _show_end(api: Api, campaign_id: str) -> None:
+    """Wait until the campaign is over, and say how it ended."""
+    final, is_told = {phase.value for phase in FINAL}, False
     while (found := api.get(f"/v1/campaigns/{quote(campaign_id, '')}/status"))["status"] not in final:
+        if found["status"] == Phase.AWAITING_APPROVAL and not is_told:
+            click.echo(f"campaign {campaign_id} awaits approval: approvals approve {campaign_id}, or deny", err=True)
+            is_told = True
         time.sleep(WATCH_PAUSE_S)
-    return found
+    api.show(found)
+    if found["status"] != Phase.COMPLETE:
+        raise Failure(f"campaign {campaign_id} is {found['status']}")
 
 
 def _ports(text: str) -> list[int]:

@@ -19,7 +19,7 @@ SELECT campaign, target, address, ports, scanned_at FROM campaign_target
 _PORTS = """
 SELECT record::id(id) AS id, service, product, version,
     ->RUNS->service->AFFECTED_BY->vuln.{cve_id, severity} AS vulnerabilities
-    FROM port WHERE host IN $hosts
+    FROM array::flatten($hosts->HAS->port)
 """
 
 
@@ -53,7 +53,11 @@ class FindingStore:
             for row in rows
         ]
         hosts = _hosts(addresses)
-        (jobs,) = await self._base.read("SELECT address, name, ->SEEN_IN->job AS jobs FROM $hosts", hosts=hosts)
+        (jobs,) = await self._base.read(
+            """SELECT address, name, (SELECT VALUE job FROM sighting WITH INDEX sighting_host WHERE host = $parent.id
+                ORDER BY job) AS jobs FROM $hosts""",
+            hosts=hosts,
+        )
         (ports,) = await self._base.read(_PORTS, hosts=hosts)
         by_address: dict[str, list[OpenPort]] = {}
         for row in ports:

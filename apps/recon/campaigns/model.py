@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
+SERVICE = "Campaign"
+"""The workflow; its key is the campaign's id."""
+
 BATCH_SIZE = 50
 BATCH_SIZE_MAX = 200
 """Each target of a batch is two entries in the journal of its batch."""
@@ -54,6 +57,7 @@ class Phase(StrEnum):
     """Where a campaign stands; while it scans, the API shows `scanning_batch_1`, `scanning_batch_2` and so on."""
 
     INITIALIZING = "initializing"
+    AWAITING_APPROVAL = "awaiting_approval"
     SCANNING = "scanning_batch"
     CORRELATING = "correlating"
     COMPLETE = "complete"
@@ -61,7 +65,23 @@ class Phase(StrEnum):
     CANCELLED = "cancelled"
 
 
-FINAL = frozenset({Phase.COMPLETE, Phase.FAILED, Phase.CANCELLED})
+_BROKEN_OFF = frozenset({Phase.FAILED, Phase.CANCELLED})
+
+TRANSITIONS: dict[Phase, frozenset[Phase]] = {
+    Phase.INITIALIZING: frozenset({Phase.AWAITING_APPROVAL, Phase.SCANNING, Phase.CORRELATING}) | _BROKEN_OFF,
+    Phase.AWAITING_APPROVAL: frozenset({Phase.INITIALIZING}) | _BROKEN_OFF,
+    Phase.SCANNING: frozenset({Phase.CORRELATING}) | _BROKEN_OFF,
+    Phase.CORRELATING: frozenset({Phase.COMPLETE}) | _BROKEN_OFF,
+    Phase.COMPLETE: frozenset(),
+    Phase.FAILED: frozenset(),
+    Phase.CANCELLED: frozenset(),
+}
+"""Which phase may follow which. Staying is always allowed: a step that died before it was recorded runs again.
+
+The schema is written from this table, so the database refuses what is not in it (see `schema.py`).
+"""
+
+FINAL = frozenset(phase for phase, following in TRANSITIONS.items() if not following)
 
 
 def status_text(phase: Phase, batch: int) -> str:
@@ -214,7 +234,7 @@ class Campaign(msgspec.Struct):
     rejected: int
     failed: int
     approval: str | None
-    """`pending`, `approved`, `denied` or `timeout` when it has sensitive targets."""
+    """`pending`, `approved`, `denied`, `timeout` or `cancelled` when it has sensitive targets."""
     created_at: datetime
     updated_at: datetime
     completed_at: datetime | None = None

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from apps.recon.campaigns.model import Phase
+from apps.recon.campaigns.model import TRANSITIONS, Phase
 from apps.recon.migrations import Migration
 
 TARGET_STATES = ("ready", "rejected", "scanned", "failed")
 APPROVAL_STATES = ("pending", "approved", "denied", "timeout", "cancelled")
 
-_PHASES = [phase.value for phase in Phase]
-_FINAL = [Phase.COMPLETE.value, Phase.FAILED.value, Phase.CANCELLED.value]
-
-# As with jobs, the database refuses what may not follow: a final phase never changes, and staying is always allowed.
-_PHASE_RULE = f"$value IN {_PHASES} AND ($before = NONE OR $before = $value OR $before NOT IN {_FINAL})"
+# Of migration 300, which was applied to databases as it stands. Number 302 has the rule of today.
+_FIRST_PHASES = ["initializing", "scanning_batch", "correlating", "complete", "failed", "cancelled"]
+_FIRST_FINAL = ["complete", "failed", "cancelled"]
+_FIRST_RULE = f"$value IN {_FIRST_PHASES} AND ($before = NONE OR $before = $value OR $before NOT IN {_FIRST_FINAL})"
 
 _CAMPAIGNS = f"""
 DEFINE TABLE OVERWRITE campaign SCHEMAFULL;
-DEFINE FIELD OVERWRITE phase ON campaign TYPE string ASSERT {_PHASE_RULE};
+DEFINE FIELD OVERWRITE phase ON campaign TYPE string ASSERT {_FIRST_RULE};
 DEFINE FIELD OVERWRITE batch ON campaign TYPE int DEFAULT 0 ASSERT $value >= 0;
 DEFINE FIELD OVERWRITE digest ON campaign TYPE string;
 DEFINE FIELD OVERWRITE options ON campaign TYPE string;
@@ -86,4 +85,21 @@ DEFINE FIELD OVERWRITE decided_at ON approval TYPE option<datetime>;
 DEFINE INDEX OVERWRITE approval_state ON approval FIELDS state;
 """
 
-MIGRATIONS = [Migration(300, "campaigns", _CAMPAIGNS), Migration(301, "approvals", _APPROVALS)]
+_PHASES = [phase.value for phase in Phase]
+_ALLOWED = [[before.value, after.value] for before, afters in TRANSITIONS.items() for after in sorted(afters)]
+
+# As with jobs, the database refuses what may not follow: `$before` is what is stored, check and write are one.
+_PHASE_RULE = f"""
+DEFINE FIELD OVERWRITE phase ON campaign TYPE string ASSERT
+    $value IN {_PHASES} AND (
+        IF $before = NONE THEN $value = '{Phase.INITIALIZING}' ELSE $value = $before OR [$before, $value] IN {_ALLOWED} END
+    );
+DEFINE INDEX OVERWRITE campaign_phase ON campaign FIELDS phase;
+"""
+
+MIGRATIONS = [
+    Migration(300, "campaigns", _CAMPAIGNS),
+    Migration(301, "approvals", _APPROVALS),
+    Migration(302, "phases of campaigns", _PHASE_RULE),
+    Migration(303, "who watches a campaign", "DEFINE FIELD OVERWRITE is_watched ON campaign TYPE option<bool>;"),
+]

@@ -18,6 +18,7 @@ from apps.recon.campaigns.model import (
     BatchTarget,
     BatchTargets,
     Campaign,
+    CampaignOptions,
     CampaignRequest,
     Cut,
     OpenPort,
@@ -113,6 +114,7 @@ class CampaignStore:
         """Move on, unless the campaign is over."""
         await self.base.write(
             """UPDATE type::thing('campaign', $campaign) SET phase = $phase, batch = $batch, error = error ?? $error,
+                approval = IF $phase IN $final AND approval = 'pending' THEN 'cancelled' ELSE approval END,
                 completed_at = IF $phase IN $final THEN completed_at ?? time::now() END
                 WHERE phase NOT IN $final RETURN NONE""",
             final=_FINAL_PHASES,
@@ -122,20 +124,71 @@ class CampaignStore:
             error=error,
         )
 
-    async def set_invocation(self, campaign_id: str, invocation_id: str) -> None:
-        """Which invocation to cancel."""
-        await self.base.write(
-            "UPDATE type::thing('campaign', $campaign) SET invocation = $invocation RETURN NONE",
+    async def set_invocation(self, campaign_id: str, invocation_id: str) -> bool:
+        """Which invocation to cancel. False if the campaign is over: it was cancelled before it began."""
+        (rows,) = await self.base.write(
+            """UPDATE type::thing('campaign', $campaign) SET invocation = $invocation
+                WHERE phase NOT IN $final RETURN AFTER""",
+            final=_FINAL_PHASES,
             campaign=campaign_id,
             invocation=invocation_id,
         )
+        return bool(rows)
+
+    async def cancel_unstarted(self, campaign_id: str) -> bool:
+        """Cancel a campaign that the engine knows nothing of. False if it does, or if the campaign is over."""
+        (rows,) = await self.base.write(
+            """UPDATE type::thing('campaign', $campaign) SET phase = $cancelled, completed_at = time::now(),
+                error = 'cancelled before it began'
+                WHERE invocation = NONE AND phase NOT IN $final RETURN AFTER""",
+            cancelled=Phase.CANCELLED.value,
+            final=_FINAL_PHASES,
+            campaign=campaign_id,
+        )
+        return bool(rows)
+
+    async def unstarted(self, *, before: datetime, limit: int) -> list[CampaignRequest]:
+        """Campaigns that were recorded before that moment and never begun, the oldest first; without their targets."""
+        (rows,) = await self.base.read(
+            """SELECT record::id(id) AS campaign_id, options, created_at FROM campaign
+                WHERE phase = $initializing AND invocation = NONE AND created_at < $before
+                ORDER BY created_at LIMIT $limit""",
+            initializing=Phase.INITIALIZING.value,
+            before=before,
+            limit=limit,
+        )
+        return [
+            CampaignRequest(row["campaign_id"], options=msgspec.json.decode(row["options"], type=CampaignOptions))
+            for row in rows
+        ]
+
+    async def unwatched(self, *, before: datetime, limit: int) -> list[tuple[str, str]]:
+        """Campaigns that have not moved since that moment and that nobody watches: their ids and invocations."""
+        (rows,) = await self.base.read(
+            """SELECT record::id(id) AS campaign_id, invocation, updated_at FROM campaign
+                WHERE phase NOT IN $final AND invocation != NONE AND is_watched != true AND updated_at < $before
+                ORDER BY updated_at LIMIT $limit""",
+            final=_FINAL_PHASES,
+            before=before,
+            limit=limit,
+        )
+        return [(row["campaign_id"], row["invocation"]) for row in rows]
+
+    async def set_watched(self, campaign_id: str) -> None:
+        """Somebody waits for the end of its workflow."""
+        await self.base.write(
+            "UPDATE type::thing('campaign', $campaign) SET is_watched = true RETURN NONE", campaign=campaign_id
+        )
 
     async def set_approval(self, campaign_id: str, state: str) -> None:
-        """What became of the question about sensitive targets."""
+        """What became of the question about sensitive targets; while it is open, the campaign awaits the answer."""
         await self.base.write(
-            "UPDATE type::thing('campaign', $campaign) SET approval = $state RETURN NONE",
+            """UPDATE type::thing('campaign', $campaign) SET approval = $state, phase = $phase
+                WHERE phase NOT IN $final RETURN NONE""",
+            final=_FINAL_PHASES,
             campaign=campaign_id,
             state=state,
+            phase=(Phase.AWAITING_APPROVAL if state == "pending" else Phase.INITIALIZING).value,
         )
 
     async def set_published(self, campaign_id: str, is_published: bool) -> None:
@@ -171,10 +224,15 @@ class CampaignStore:
             )
 
     async def validated(self, campaign_id: str) -> Validated:
-        """What validation came to."""
+        """What validation came to; from now on the campaign has so many targets."""
         (counted,) = await self.base.read(_COUNT, campaign=campaign_id)
         sensitive = sum(row["count"] for row in counted if row["is_sensitive"] and row["state"] == "ready")
         states = _by_state(counted)
+        await self.base.write(
+            "UPDATE type::thing('campaign', $campaign) SET total = $total RETURN NONE",
+            campaign=campaign_id,
+            total=states["ready"],
+        )
         return Validated(states["ready"], sensitive, states["rejected"])
 
     async def cut(self, campaign_id: str, batch_size: int, *, refuse_sensitive: str | None) -> Cut:

@@ -20,6 +20,7 @@ from apps.recon.campaigns.batch import Batches
 from apps.recon.campaigns.correlator import Correlator
 from apps.recon.campaigns.model import (
     FINAL,
+    SERVICE,
     TARGETS_MAX,
     BatchRequest,
     CampaignRequest,
@@ -34,8 +35,6 @@ from apps.recon.campaigns.targets import count
 from apps.recon.campaigns.validation import Validator
 from apps.recon.threats.publishing import Publisher, PublishRequest
 from holdfast.patterns import JobTracker, Saga, decision
-
-SERVICE = "Campaign"
 
 SESSION_REPORTS_MAX = 100
 """Each is two entries in the journal, and nobody reads a session finer than this."""
@@ -132,7 +131,13 @@ class Campaigns:
         ctx.object_send(sessions.start, key=campaign_id, arg=None)
 
         validated = await ctx.service_call(self._services.validator.validate, arg=campaign_id)
-        refusal = await self._ask(ctx, request, validated) if validated.sensitive_count else None
+        refusal: str | None = None
+        if validated.sensitive_count:
+            told.tell(ctx, Phase.AWAITING_APPROVAL, 0, validated.ready_count)
+            waiting: Any = {"done": 0, "total": validated.ready_count, "note": "awaiting approval"}
+            ctx.object_send(sessions.advance, key=campaign_id, arg=waiting)
+            refusal = await self._ask(ctx, request, validated)
+            told.tell(ctx, Phase.INITIALIZING, 0, validated.ready_count)
         cut = await ctx.run_typed(
             "cut", self._cut, RunOptions(type_hint=Cut), campaign_id, request.options.batch_size, refusal
         )
@@ -220,7 +225,8 @@ class Campaigns:
         if known.status in FINAL:
             # The engine forgets a workflow a day after its end; the database does not.
             raise TerminalError(f"campaign {known.id} is {known.status}", status_code=400)
-        await self._store.set_invocation(request.campaign_id, invocation_id)
+        if not await self._store.set_invocation(request.campaign_id, invocation_id):
+            raise TerminalError(f"campaign {known.id} was cancelled before it began", status_code=400)
         return known.total
 
     async def _cut(self, campaign_id: str, batch_size: int, refusal: str | None) -> Cut:

@@ -116,12 +116,14 @@ class Api:
 
 
 def _refused(answer: httpx.Response) -> Failure:
+    code = ""
     try:
-        message = str(answer.json()["message"])
+        message, code = str(answer.json()["message"]), answer.json()["error"]
     except (ValueError, KeyError, TypeError):
         message = f"{answer.url.host} answered {answer.status_code} {answer.text[:200]}".strip()
+    is_scanner = code == "invalid_signature"
     hints = {
-        401: "give the admin token by --token, or check the clock and the key of the scanner",
+        401: "check the scanner's clock and key" if is_scanner else "give it by --token or RECON_ADMIN_TOKEN",
         403: "",
         429: f"wait {answer.headers.get('retry-after', 'some')} s",
     }

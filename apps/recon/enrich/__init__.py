@@ -8,6 +8,7 @@ import msgspec
 
 from apps.recon.enrich.api import routes
 from apps.recon.enrich.cli import commands
+from apps.recon.enrich.metrics import metrics
 from apps.recon.enrich.model import EnrichRequest
 from apps.recon.enrich.panels import panels
 from apps.recon.enrich.services import WORKFLOW
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from apps.recon.model import IngestResult
     from apps.recon.settings import Settings
 
-__all__ = ["after_ingest", "commands", "panels", "routes", "services"]
+__all__ = ["after_ingest", "commands", "metrics", "panels", "routes", "services"]
 
 
 def after_ingest(ctx: WorkflowContext, done: IngestResult, settings: Settings) -> None:

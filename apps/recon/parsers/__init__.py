@@ -21,6 +21,7 @@ def parse_scan(text: str) -> Scan:
     text = text.lstrip("\ufeff \t\r\n")
     scan = parse_nmap(text) if text.startswith("<") else parse_json_scan(text)
     if not scan.hosts:
-        skipped = f" ({scan.skipped_count} entries could not be used)" if scan.skipped_count else ""
+        entries = "1 entry" if scan.skipped_count == 1 else f"{scan.skipped_count} entries"
+        skipped = f" ({entries} could not be used)" if scan.skipped_count else ""
         raise ScanRejected(f"no valid hosts{skipped}")
     return scan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -31,7 +31,7 @@ class GraphQuery(msgspec.Struct, forbid_unknown_fields=True):
     product: str | None = None
     service: str | None = None
     """Name, as `ssh`."""
-    port: int | None = None
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
     protocol: Literal["tcp", "udp"] | None = None
     ip: str | None = None
     via: list[Via] | None = None

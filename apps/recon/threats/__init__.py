@@ -7,10 +7,11 @@ from restate import Service, VirtualObject, Workflow
 from apps.recon.settings import Settings
 from apps.recon.store import Store
 from apps.recon.threats.api import routes
+from apps.recon.threats.crediting import after_ingest
 from apps.recon.threats.objects import Contributors, Threats
 from apps.recon.threats.store import ThreatStore
 
-__all__ = ["routes", "services"]
+__all__ = ["after_ingest", "routes", "services"]
 
 
 def services(store: Store, settings: Settings) -> list[Service | VirtualObject | Workflow]:

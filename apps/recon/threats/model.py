@@ -22,6 +22,11 @@ REPUTATION_REGISTERED = 50
 REPUTATION_LOCAL = 50
 """Campaigns that recon's operator starts."""
 LOCAL = "local"
+CONTRIBUTORS = "ContributorReputation"
+"""The virtual object; its keys are those of `object_key`."""
+
+SUBMISSION_POINTS = 1
+"""What a signed scan earns once its hosts are in the graph."""
 
 ThreatId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Severity = Annotated[str, msgspec.Meta(pattern="^(none|low|medium|high|critical)$")]
@@ -114,7 +119,7 @@ class Credit(msgspec.Struct):
 
 
 class Contributor(msgspec.Struct):
-    """What a contributor has earned. Bounded: older credits are in its history only."""
+    """What a contributor has earned. Bounded: older credits are in its history only, those of jobs with the jobs."""
 
     key: str
     """A scanner's public key, base64; or `local`."""
@@ -174,6 +179,19 @@ def confirm(known: Contributor, credit_id: str) -> Contributor | None:
             Credit(credit_id, credit.points, is_confirmed=True) if each is credit else each for each in known.credits
         ],
     )
+
+
+def earn(known: Contributor, credit_id: str, points: int) -> Contributor | None:
+    """The contributor with a credit that counts at once; None if it is known, or nothing is taken from it any more.
+
+    Raises:
+        TooManyOpen: wait until others are confirmed.
+    """
+    try:
+        reserved = reserve(known, credit_id, points)
+    except NotTrusted:
+        return None
+    return None if reserved is None else confirm(reserved, credit_id)
 
 
 def release(known: Contributor, credit_id: str) -> Contributor | None:

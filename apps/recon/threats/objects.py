@@ -90,13 +90,13 @@ class Threats:
 class Contributors:
     """`ContributorReputation`: `reserve(Credit)`, `confirm(id)`, `release(id)`, `penalise(Penalty)`, shared `get()`.
 
-    A contributor begins when it is first heard of, with the reputation that its key deserves.
+    `earn(Credit)` is what needs no second step: reserved and confirmed. A contributor begins when it is first heard of, with the reputation that its key deserves.
     """
 
     def __init__(self, store: ThreatStore, *, keep: int = model.HISTORY_KEEP, chunk: int = model.HISTORY_CHUNK) -> None:
         self._store = store
         log = self.history = history("ContributorHistory", store, keep=keep, chunk=chunk)
-        service = self.service = VirtualObject("ContributorReputation", description="What a contributor has earned.")
+        service = self.service = VirtualObject(model.CONTRIBUTORS, description="What a contributor has earned.")
 
         load = self._load
 
@@ -122,6 +122,18 @@ class Contributors:
             return await keep_contributor(ctx, known, new, "reserved", credit.credit_id)
 
         @service.handler()
+        async def earn(ctx: ObjectContext, credit: Credit) -> Contributor:
+            known = await load(ctx)
+            try:
+                new = model.earn(known, credit.credit_id, credit.points)
+            except model.TooManyOpen as error:
+                raise TerminalError(str(error), status_code=429) from error
+            if new is None:
+                return known
+            ctx.set("contributor", msgspec.to_builtins(new))  # no history: the list of jobs is one
+            return new
+
+        @service.handler()
         async def confirm(ctx: ObjectContext, credit_id: str) -> Contributor:
             known = await load(ctx)
             return await keep_contributor(ctx, known, model.confirm(known, credit_id), "confirmed", credit_id)
@@ -142,7 +154,7 @@ class Contributors:
             return await load(ctx)
 
         self.reserve, self.confirm, self.release = reserve, confirm, release
-        self.penalise, self.get = penalise, get
+        self.earn, self.penalise, self.get = earn, penalise, get
 
     async def _load(self, ctx: ObjectContext | ObjectSharedContext) -> Contributor:
         known = await contributor_of(ctx)

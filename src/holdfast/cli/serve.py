@@ -135,6 +135,14 @@ logger = logging.getLogger("holdfast.serve")
     show_default=True,
     help="Seconds that running handlers get after SIGTERM.",
 )
+@click.option(
+    "--guard",
+    "is_guarded",
+    envvar="HOLDFAST_GUARD",
+    show_envvar=True,
+    is_flag=True,
+    help="For development: warn about clocks, chance, tasks, sleeps and state in handlers that will not do.",
+)
 @click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
@@ -159,6 +167,7 @@ def serve(
     endpoint_ca: str | None,
     durability: Literal["full", "relaxed"],
     drain_s: float,
+    is_guarded: bool,
     log_format: Literal["console", "json"],
     log_level: str,
     as_json: bool,
@@ -197,6 +206,8 @@ def serve(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     application = None if app is None else load_app(app)
+    if is_guarded:
+        _guard(application)
     from holdfast.server import serve as run
 
     def announce(serving: Serving) -> None:
@@ -221,6 +232,20 @@ def serve(
                 on_ready=announce,
             )
         )
+
+
+def _guard(application: Any) -> None:
+    from holdfast.loading import services_of
+    from holdfast.patterns import guarded
+
+    services = services_of(application)
+    if not services:
+        raise click.UsageError(
+            "--guard needs MODULE:APP to be what restate.app([...]) returned; or watch services in your code: "
+            "restate.app(holdfast.patterns.guarded([...]))"
+        )
+    guarded(services)
+    logger.info("handlers are watched: --guard is for development", extra={"services": len(services)})
 
 
 def _names(text: str) -> tuple[str, ...]:

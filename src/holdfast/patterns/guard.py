@@ -48,6 +48,8 @@ def guarded(
         services = [imports, counters]
         app = restate.app(guarded(services) if settings.is_development else services)
 
+    `holdfast serve --guard` does it for an application as it is.
+
     Each is reported once:
 
     - `clock`, `chance`, `task`, `wait`: found by reading the handler, before it ever runs (see `pitfalls`);

@@ -40,11 +40,22 @@ _CLOCKS: tuple[Any, ...] = (
     time.time,
     time.time_ns,
     dt.datetime.now,
+    dt.datetime.today,
     dt.datetime.utcnow,  # pyright: ignore[reportDeprecated] that is why
     dt.date.today,
 )
 _DRAWS: tuple[Any, ...] = (uuid.uuid1, uuid.uuid4, os.urandom, random.Random, random.SystemRandom)
-_TASKS: tuple[Any, ...] = (asyncio.create_task, asyncio.ensure_future, asyncio.TaskGroup, threading.Thread)
+_TASKS: tuple[Any, ...] = (
+    asyncio.create_task,
+    asyncio.ensure_future,
+    asyncio.TaskGroup,
+    asyncio.gather,
+    asyncio.wait,
+    asyncio.wait_for,
+    asyncio.as_completed,
+    asyncio.to_thread,
+    threading.Thread,
+)
 _WAITS: tuple[Any, ...] = (asyncio.sleep, time.sleep)
 
 
@@ -64,24 +75,41 @@ def rule_of(called: Any) -> tuple[str, str] | None:
 
 
 def read_handler(name: str, function: Callable[..., Any]) -> Iterator[Finding]:
-    """Pitfalls in the text of a handler. What stands in functions inside it is left alone: these are its steps.
+    """Pitfalls in the text of a handler, and of the functions of its package that it calls by name.
 
-    Nothing is found where there is no source, as in an interactive session.
+    What stands in functions inside it is left alone: these are its steps. Nothing is found where there is no source, as
+    in an interactive session.
     """
     function = inspect.unwrap(function)
+    package = _package(function)
+    read, to_read = {function}, [(function, "a handler")]
+    while to_read:
+        function, where = to_read.pop(0)
+        names = _names(function)
+        for call, place in _calls(function):
+            called = _resolve(call.func, names)
+            found = rule_of(called)
+            if found is not None:
+                rule, advice = found
+                yield Finding(rule, name, f"{ast.unparse(call.func)}() in {where}; {advice}", place)
+            elif inspect.isfunction(called) and called not in read and _package(called) == package:
+                read.add(called)
+                to_read.append((called, f"{called.__name__}(), which a handler calls"))
+
+
+def _package(function: Callable[..., Any]) -> str:
+    return str(function.__module__).partition(".")[0]
+
+
+def _calls(function: Callable[..., Any]) -> list[tuple[ast.Call, str]]:
+    """The calls in the text of a function, each with its place."""
     try:
         lines, first = inspect.getsourcelines(function)
         tree = ast.parse(textwrap.dedent("".join(lines)))
     except (OSError, TypeError, SyntaxError):
-        return
+        return []
     file = inspect.getsourcefile(function) or "?"
-    names = _names(function)
-    for call in _own_calls(tree.body[0]):
-        found = rule_of(_resolve(call.func, names))
-        if found is not None:
-            rule, advice = found
-            message = f"{ast.unparse(call.func)}() in a handler; {advice}"
-            yield Finding(rule, name, message, f"{file}:{first + call.lineno - 1}")
+    return [(call, f"{file}:{first + call.lineno - 1}") for call in _own_calls(tree.body[0])]
 
 
 def _names(function: Callable[..., Any]) -> dict[str, Any]:

@@ -163,7 +163,7 @@ async def max_duration(ctx: Context, req: Request) -> str:
         raise ValueError("never works")
 
     options: RunOptions[str] = RunOptions(
-        max_duration=ms(100), initial_retry_interval=ms(20), retry_interval_factor=1.0
+        max_duration=ms(500), initial_retry_interval=ms(100), retry_interval_factor=1.0
     )
     return await ctx.run_typed("step", action, options)
 

@@ -103,7 +103,7 @@ async def due_invocations_join_the_queue(run: Run) -> Outcome:
     key = run.key()
     first = run.start("Locked/enter", key, name="first", gate="leave")
     await run.seen("enter first")
-    late = await run.send("Locked/enter", key, name="late", delay="1s")
+    late = await run.send("Locked/enter", key, name="late", delay="3s")
     soon = await run.send("Locked/enter", key, name="soon")
     await run.status(late, "pending")
     run.open("leave")

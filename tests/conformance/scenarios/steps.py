@@ -105,7 +105,7 @@ async def legacy_run_max_attempts(run: Run) -> Outcome:
 @scenario({"answer": failed(500, "ValueError('never works')"), "executions in bounds": True})
 async def step_gives_up_after_max_duration(run: Run) -> Outcome:
     answer = await run.call("Steps/max_duration")
-    # 100 ms at 20 ms each; a loaded machine manages fewer, never more.
+    # 500 ms at 100 ms each; a loaded machine manages fewer, never more.
     return {"answer": answer, "executions in bounds": 2 <= run.counts()["step"] <= 7}
 
 

@@ -19,7 +19,7 @@ import restate
 from apps.recon.api import create_api
 from apps.recon.campaigns.assembly import Parts, assemble
 from apps.recon.campaigns.scanning import ScanRetry
-from apps.recon.control import control_service
+from apps.recon.control import control_service, sweeper
 from apps.recon.settings import Settings
 from apps.recon.store import Store
 from apps.recon.workflow import ingest_workflow
@@ -45,6 +45,7 @@ class Side:
     """recon with campaigns on one engine, by its HTTP interfaces."""
 
     api: httpx.AsyncClient
+    client: restate.RestateClient
     ingress: httpx.AsyncClient
     admin: httpx.AsyncClient
     store: Store
@@ -157,6 +158,7 @@ async def start_side(request: pytest.FixtureRequest, tmp_path: Path) -> StartSid
             [
                 ingest_workflow(store, settings),
                 control_service,
+                sweeper(store, settings).service,
                 *parts.campaign_services(),
                 *parts.threat_services(),
             ]
@@ -169,7 +171,7 @@ async def start_side(request: pytest.FixtureRequest, tmp_path: Path) -> StartSid
                     transport=transport, base_url="http://recon", headers=AUTHORISED, timeout=PATIENCE_S
                 ) as api:
                     try:
-                        yield Side(api, ingress, admin, store, parts, witness, mailbox, server is None)
+                        yield Side(api, client, ingress, admin, store, parts, witness, mailbox, server is None)
                     finally:
                         witness.gate.set()
 

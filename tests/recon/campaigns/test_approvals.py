@@ -26,10 +26,12 @@ HASTY = replace(CAREFUL, approval_timeout=timedelta(milliseconds=300))
 
 async def asked(side: Side, key: str) -> Approval:
     """A campaign with a sensitive target, once somebody was asked."""
-    started = await side.start([OPEN, SENSITIVE], key=key, ports=[9])
+    started = await side.start([OPEN, SENSITIVE, OPEN], key=key, ports=[9])
     assert started["status"] == "initializing"
     await until(lambda: side.mailbox.notices)
-    assert (await side.get(f"/v1/campaigns/{key}"))["approval"] == "pending"
+    waiting = await side.get(f"/v1/campaigns/{key}/status")
+    assert (waiting["status"], waiting["approval"]) == ("awaiting_approval", "pending")
+    assert (waiting["scanned"], waiting["total"]) == (0, 2), "targets given twice are one"
     assert not side.witness.calls
     [notice] = side.mailbox.notices
     return notice
@@ -45,6 +47,10 @@ async def test_sensitive_targets_are_scanned_if_somebody_approves_and_only_then(
         assert notice.expires_at - notice.requested_at > timedelta(hours=23, minutes=59)
         [pending] = (await side.get("/v1/approvals?state=pending"))["approvals"]
         assert (pending["id"], pending["state"]) == (key, "pending")
+        progress = {"status": "awaiting_approval", "scanned": 0, "total": 2}
+        assert await side.call(f"/Campaign/{key}/status") == progress
+        session = await until(lambda: side.session(key, "processing"))
+        assert (session["note"], session["total"]) == ("awaiting approval", 2)
 
         answer = {"approved": is_approved, "by": "Ada", "comment": "on Monday"}
         decided = await side.post(f"/v1/approvals/{key}", answer)
@@ -101,7 +107,8 @@ async def test_a_campaign_cancelled_while_it_waits_asks_no_more(start_side: Star
     async with start_side(CAREFUL) as side:
         await asked(side, key)
         await side.post(f"/v1/campaigns/{key}/cancel", status=202)
-        assert (await side.final(key))["status"] == "cancelled"
+        done = await side.final(key)
+        assert (done["status"], done["approval"]) == ("cancelled", "cancelled")
         await until(lambda: is_state(side, key, "cancelled"))
         late = await side.post(f"/v1/approvals/{key}", {"approved": True})
         assert (late["is_approved"], late["comment"]) == (False, "cancelled")

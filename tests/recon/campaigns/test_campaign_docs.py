@@ -13,6 +13,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
+
+from apps.recon.campaigns.cli import approvals, campaigns
+from apps.recon.cli.client import Api
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 README = REPOSITORY / "apps" / "recon" / "campaigns" / "README.md"
@@ -71,7 +75,7 @@ def test_the_readmes_commands(tmp_path: Path) -> None:
 
         late = run(url, "approvals deny second --by Grace")
         assert (late.returncode, late.stderr.count("\n")) == (1, 1), late.stderr
-        assert "somebody was first" in late.stderr
+        assert "Ada was first" in late.stderr
         for wrong, message in (
             ("campaigns report never", "there is no campaign never"),
             ("campaigns start", "0 targets"),
@@ -83,10 +87,30 @@ def test_the_readmes_commands(tmp_path: Path) -> None:
             assert refused.returncode == 2, wrong
             assert message in refused.stderr
             assert "Traceback" not in refused.stderr
+        said_of_a_cancelled_one(url)
 
 
-def wait_for_the_question(url: str) -> None:
+def said_of_a_cancelled_one(url: str) -> None:
+    """In this process: an interpreter for each command costs a second."""
+
+    def said(arguments: str, token: str = SETTINGS["RECON_ADMIN_TOKEN"]) -> tuple[int, str]:
+        group, *rest = arguments.split()
+        command = {"campaigns": campaigns, "approvals": approvals}[group]
+        done = CliRunner().invoke(command, rest, obj=Api(url, token))
+        return done.exit_code, done.stderr
+
+    assert said("campaigns start 127.66.0.1 --id third") == (0, "")
+    wait_for_the_question(url, "third")
+    without_token = "error: this route needs the admin token\nnext: give it by --token or RECON_ADMIN_TOKEN\n"
+    assert said("approvals deny third", token="") == (2, without_token)
+    assert said("campaigns cancel third") == (0, "")
+    code, last = said("campaigns status third --wait")
+    assert (code, last.splitlines()[-1]) == (1, "error: campaign third is cancelled")
+    assert said("approvals approve third") == (1, "error: this answer did not count: the campaign was cancelled\n")
+
+
+def wait_for_the_question(url: str, campaign: str = "second") -> None:
     deadline = time.monotonic() + PATIENCE_S
-    while httpx.get(f"{url}/v1/approvals/second").status_code != 200:
+    while httpx.get(f"{url}/v1/approvals/{campaign}").status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.05)  # between two looks at the condition

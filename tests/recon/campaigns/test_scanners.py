@@ -18,6 +18,7 @@ from apps.recon.campaigns.scanners import (
     ScannerMissing,
     ScanTimedOut,
     TcpScanner,
+    nmap,
 )
 from apps.recon.campaigns.scanners.nmap import command, read_report
 from apps.recon.campaigns.scanners.tcp import PORTS_AT_A_TIME, name_service
@@ -168,6 +169,20 @@ async def test_an_nmap_that_takes_too_long_is_ended(tmp_path: Path) -> None:
         await NmapScanner(program(tmp_path, script)).scan("127.0.0.1", [9], limit_s=1)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+ONE_OPEN_PORT = """<nmaprun><host><address addr="127.0.0.1" addrtype="ipv4"/><ports>
+<port protocol="tcp" portid="9"><state state="open"/><service name="discard"/></port></ports></host></nmaprun>"""
+
+
+async def test_a_service_that_does_not_say_its_version_in_time_is_found_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nmap, "VERSIONS_SHARE", 0.01)
+    script = f'case "$*" in *-sV*) exec sleep 600;; esac; cat <<END\n{ONE_OPEN_PORT}\nEND'
+    found = await NmapScanner(program(tmp_path, script)).scan("127.0.0.1", [9], limit_s=20)
+    [port] = found.ports
+    assert (port.number, port.service, port.version) == (9, "discard", None)
 
 
 def test_a_report_that_is_far_too_large_is_none() -> None:
