@@ -1,4 +1,4 @@
-"""What holds for all tests: how they are collected, and in which order they run."""
+"""What holds for all tests: how they are collected, in which order they run, and how long the slow ones may take."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 
 FIRST = Path(__file__).with_name("test_readme.py")
 """It takes half a minute, and by its name it comes last: one process would be left alone with it."""
+SLOW_TIMEOUT_S = 400
+"""Slow is up to half a minute on an idle machine."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -24,3 +26,6 @@ def pytest_collection() -> Generator[None, object, object]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path != FIRST)
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from apps.recon.demo_campaign import campaign_over, listening, open_ports, start_campaign
 from apps.recon.demo_child import Child
-from apps.recon.demo_scans import DemoFailed, Item, Scanner, real_items, workload
+from apps.recon.demo_scans import UNFINISHED_MAX, DemoFailed, Item, Scanner, real_items, workload
 from apps.recon.demo_verify import Report, verify
 from apps.recon.serve import ENGINE_FILE, STORE_DIRECTORY
 from apps.recon.surreal import StoreError
@@ -115,7 +115,8 @@ async def run_jobs(items: list[Item], directory: Path, screen: Screen) -> tuple[
         DemoFailed: a process did not start or stop as it should, or jobs stopped making progress.
     """
     began_s = time.monotonic()
-    scanner = Scanner(items)
+    # However quickly they are done: when half of them are, a third is still to come.
+    scanner = Scanner(items, unfinished_max=min(UNFINISHED_MAX, max(1, len(items) // 6)))
     child = await Child.start(directory, settings=SETTINGS)
     submitting = asyncio.create_task(scanner.run())
     try:

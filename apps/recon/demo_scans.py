@@ -22,7 +22,7 @@ DATA = Path(__file__).parent / "data"
 # So many requests at once, and so many accepted jobs not yet finished: enough to have dozens of workflows in the middle
 # of something when the engine is killed, little enough that jobs finish all the time instead of all at the end.
 _REQUESTS_AT_ONCE = 8
-_UNFINISHED_MAX = 64
+UNFINISHED_MAX = 64
 
 
 @dataclass(slots=True)
@@ -66,6 +66,8 @@ class Scanner:
     """Submits every item once, and again whenever an answer did not come: as a real scanner would."""
 
     items: Iterable[Item]
+    unfinished_max: int = UNFINISHED_MAX
+    """Under way at the same time: accepted, and not yet told to be `finished`."""
     accepted: dict[str, Item] = field(default_factory=dict[str, Item])
     """By job id, as answered."""
     resent_count: int = 0
@@ -74,7 +76,7 @@ class Scanner:
     def __post_init__(self) -> None:
         self._key = SigningKey.generate()
         self._queue = iter(self.items)
-        self._room = asyncio.Semaphore(_UNFINISHED_MAX)
+        self._room = asyncio.Semaphore(self.unfinished_max)
         self._is_up = asyncio.Event()
         self._url = ""
 

@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "holdfast.cli"]
 SAMPLE = "tests.admin.sample_app:app"
 ANY_PORTS = ["--ingress-port", "0", "--admin-port", "0"]
-PATIENCE_S = 30
+PATIENCE_S = 90
 """For what takes milliseconds on an idle machine."""
 
 

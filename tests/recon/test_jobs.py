@@ -247,6 +247,31 @@ async def test_a_job_whose_workflow_was_killed_fails_once_and_says_so(start_reco
         }  # fmt: skip
 
 
+async def test_jobs_that_come_at_once_are_all_started(recon: Recon):
+    """Most of them by a few calls to the engine, which is no matter to any of them."""
+    bodies = [recon.seal(f'{{"ip":"192.0.2.{number}","port":80}}') for number in range(60)]
+    answers = await asyncio.gather(*(recon.http.post("/v1/mesh/ingest", content=body) for body in bodies))
+    assert {(answer.status_code, answer.json()["message"]) for answer in answers} == {(202, "scan accepted")}
+    for answer in answers:
+        assert (await recon.final(answer.json()["job_id"]))["state"] == "completed"
+    assert await recon.store.hosts() == {f"192.0.2.{number}" for number in range(60)}
+    steps = [(line.job_id, line.step) for line in await recon.store.ledger()]
+    assert len(steps) == len(set(steps)) == 60 * 4
+    if recon.engine is not None:
+        targets = [each.target for each in recon.engine.list_invocations(limit=500)]
+        assert 1 <= targets.count("ReconControl/start") <= 10
+
+
+async def test_without_an_engine_those_that_come_at_once_all_hear_of_it(
+    recon: Recon, unreachable: restate.RestateClient
+):
+    bodies = [recon.seal(f'{{"ip":"192.0.2.{number}","port":80}}') for number in range(5)]
+    async with serving(recon.store, unreachable) as http:
+        answers = await asyncio.gather(*(http.post("/v1/mesh/ingest", content=body) for body in bodies))
+    assert {answer.status_code for answer in answers} == {202}
+    assert all("waits for the engine" in answer.json()["message"] for answer in answers)
+
+
 async def until_ticked(recon: Recon) -> None:
     """Wait until the sweeper has looked once more."""
 

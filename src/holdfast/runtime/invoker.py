@@ -189,7 +189,7 @@ class Invoker:
                 f"it on another one: holdfast invocations resume {inv.id} --deployment latest [RT0011]"
             )
         else:
-            text = f"no deployment offers the service {inv.service}; register one [RT0011]"
+            text = f"no deployment offers the service {inv.service}; serve it again, or register one that does [RT0011]"
         self.processor.post(AttemptFailed(inv.seq, inv.attempt, 500, text, self._clock.now_ms()))
 
     def _unserved(self, inv: Invocation, deployment: Deployment) -> None:
