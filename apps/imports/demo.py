@@ -40,8 +40,8 @@ from apps.serving.demo import (
 )
 
 _OURS = ("data", "extracts", "imports.log", "restate")
-_BATCH_ROWS = 4000
-_DELETE_BATCH_ROWS = 40
+_BATCH_ROWS = 500
+_DELETE_BATCH_ROWS = 10
 _POLL_S = 0.02
 _STALLED_S = 60.0
 _FILES = {"IMPORTS_BATCH_ROWS": str(_BATCH_ROWS), "IMPORTS_DELETE_BATCH_ROWS": str(_DELETE_BATCH_ROWS)}
