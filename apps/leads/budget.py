@@ -47,21 +47,22 @@ class Budget:
             yield True
         except Exception:
             if self._job_id:
-                await self._store.drop_cost(self._job_id, self._event(step, type_, provider))
+                await self._store.drop_cost(self._job_id, self.event(step, type_, provider))
             raise
         if self._job_id:
             duration_ms = math.ceil((time.monotonic() - began_s) * 1000)
             await self._store.set_cost_duration(
-                self._job_id, self._event(step, type_, provider, duration_ms=duration_ms)
+                self._job_id, self.event(step, type_, provider, duration_ms=duration_ms)
             )
 
     async def note(self, step: str, type_: str, provider: str, cost_usd: float = 0.0) -> bool:
         """Note a cost. False: it would pass the limit, and nothing was noted."""
         if not self._job_id:
             return True
-        return await self._store.take_cost(self._job_id, self._event(step, type_, provider, cost_usd), self.limit_usd)
+        return await self._store.take_cost(self._job_id, self.event(step, type_, provider, cost_usd), self.limit_usd)
 
-    def _event(self, step: str, type_: str, provider: str, cost_usd: float = 0.0, *, duration_ms: int = 0) -> CostEvent:
+    def event(self, step: str, type_: str, provider: str, cost_usd: float = 0.0, *, duration_ms: int = 0) -> CostEvent:
+        """One request of this step of this business."""
         return CostEvent(
             step=step,
             subject=self._subject,

@@ -21,7 +21,6 @@ from apps.leads.model import (
     BatchEntry,
     BatchFailure,
     Business,
-    CostEvent,
     EnrichBatchRequest,
     EnrichBatchResult,
     EnrichBusinessRequest,
@@ -181,7 +180,9 @@ class _Enrichment:
         if self._business.website is None:
             return None
         scan = await look_at(self._business, self._settings, comprehensive=True)
-        await self._cost("scan-website", "website_scan", "own", 0.0, duration_ms=scan.access.elapsed_ms)
+        if self._job_id:
+            cost = self._budget.event("scan-website", "website_scan", "own", duration_ms=scan.access.elapsed_ms)
+            await self._store.add_costs(self._job_id, [cost])
         label = f"scan-website {self._business.place_id}"
         if scan.is_reachable:
             await self._steps.log("info", label, f"{self._business.website}: {len(scan.pages)} pages read")
@@ -271,21 +272,6 @@ class _Enrichment:
         if audit is not None and audit.source == web.OWN_AUDIT and self._settings.audit_service_url:
             warnings.append(f"audit service: {over_limit(self._budget.limit_usd)}; our own audit stands in")
         return warnings
-
-    async def _cost(self, step: str, type_: str, provider: str, cost_usd: float, *, duration_ms: int = 0) -> None:
-        if self._job_id:
-            event = CostEvent(
-                step=step,
-                subject=self._business.place_id,
-                type=type_,
-                provider=provider,
-                quantity=1,
-                unit="request",
-                cost_usd=cost_usd,
-                duration_ms=duration_ms,
-                run=self._request.run,
-            )
-            await self._store.add_costs(self._job_id, [event])
 
 
 def _as_enriched(lead: Lead) -> EnrichedBusiness:
