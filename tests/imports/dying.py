@@ -100,10 +100,11 @@ async def main(folder: Path, engine_name: str, port: int, source: str, planned: 
             request = msgspec.json.encode(ImportRequest(source=source))
             headers = {"Content-Type": "application/json"}
             key = Path(source).stem
-            await engine.client.generic_send(SERVICE, "run", request, key=key, headers=headers)
-            while not (job := await store.job(key)) or not job.status.is_final:
-                await asyncio.sleep(0.02)  # between two looks
-            sys.stdout.write(f"{job.status} {job.error or ''}\n")
+            sent = await engine.client.generic_send(SERVICE, "run", request, key=key, headers=headers)
+            await engine.attach(sent.invocation_id)  # the job is over before: its last death comes after that
+            job = await store.job(key)
+            assert job is not None
+            sys.stdout.write(msgspec.json.encode([job.status, job.error]).decode() + "\n")
 
 
 def lives(run: Callable[[], None]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import time
@@ -53,7 +54,7 @@ def until_it_lives(folder: Path, zip_path: Path, deaths: list[str]) -> int:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     ended, died = done.stdout.splitlines()
-    assert ended.strip() == "completed"
+    assert json.loads(ended) == ["completed", None]
     return int(died)
 
 
