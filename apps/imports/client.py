@@ -96,7 +96,7 @@ class ApiClient:
             raise Refused(f"{self._url!r} is no address", "give --url as http://host:port") from error
         except httpx.HTTPError as error:
             hint = "start it with `python -m apps.imports serve`, or say where it is with --url"
-            raise Refused(f"no answer from {self._url}: {error or type(error).__name__}", hint) from error
+            raise Refused(f"no answer from {self._url}: {str(error) or type(error).__name__}", hint) from error
         if answer.is_success:
             return answer.content
         if answer.status_code == 401:

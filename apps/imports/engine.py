@@ -181,7 +181,7 @@ class EngineClient:
         try:
             answer = await client.request(method, path, **request)
         except httpx.HTTPError as error:
-            raise EngineAway(f"{self._where} does not answer: {error or type(error).__name__}") from error
+            raise EngineAway(f"{self._where} does not answer: {str(error) or type(error).__name__}") from error
         if answer.status_code in (401, 403):
             raise EngineAway(f"{self._where} refuses the token (status {answer.status_code}); set RESTATE_AUTH_TOKEN")
         if answer.is_success or (answer.status_code < accept_below and answer.status_code != 429):

@@ -6,9 +6,11 @@ file there is still the same. Beside the zip lies a note of what is known about 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +27,8 @@ _BLOCK_BYTES = 1 << 20
 _TIMEOUT_S = 60.0
 _REDIRECTS_MAX = 5
 _RETRIED_STATUSES = frozenset({408, 425, 429})
+_NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP})
+"""A path with one of these will not be readable a moment later."""
 
 
 class NotFetchable(Exception):
@@ -123,17 +127,24 @@ def _local_path(source: str) -> Path | None:
 def _copy(source: Path, part: Path, bytes_max: int, stop: threading.Event) -> None:
     """A copy, so that the file may be removed meanwhile, and is left alone by us when the import is over."""
     try:
-        if source.is_dir():
+        found = source.stat()
+        if stat.S_ISDIR(found.st_mode):
             raise NotFetchable(f"{source} is a directory; give the zip")
-        if source.stat().st_size > bytes_max:
+        if not stat.S_ISREG(found.st_mode):  # a pipe may never be written to, a device never end
+            raise NotFetchable(f"{source} is no regular file; give the zip")
+        if found.st_size > bytes_max:
             raise NotFetchable(f"{source} is larger than {bytes_max} bytes (IMPORTS_ZIP_BYTES_MAX)")
         with source.open("rb") as reader, part.open("wb") as writer:
             while block := reader.read(_BLOCK_BYTES):
                 if stop.is_set():
                     raise Interrupted
                 writer.write(block)
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise NotFetchable(f"cannot read {source}: {error.strerror}") from error
+    except ValueError as error:  # a NUL in it
+        raise NotFetchable(f"cannot read {str(source)!r}: {error}") from error
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        raise NotFetchable(f"cannot read {str(source)[:200]}: {error.strerror}") from error
 
 
 def _download(source: str, part: Path, path: Path, note: _Note, settings: Settings, stop: threading.Event) -> None:
@@ -153,7 +164,7 @@ def _download(source: str, part: Path, path: Path, note: _Note, settings: Settin
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise NotFetchable(f"{_shown(source)} is no address: {error}") from error
     except httpx.HTTPError as error:
-        raise FetchFailed(f"{_shown(source)} does not answer: {error or type(error).__name__}") from error
+        raise FetchFailed(f"{_shown(source)} does not answer: {str(error) or type(error).__name__}") from error
 
 
 class _stream:  # noqa: N801 used like a function

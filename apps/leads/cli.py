@@ -332,7 +332,8 @@ def top_up(target: dict[str, Any], cents: int, payment: str | None, reference: s
     """Put CENTS in. Needs the master key, where there are keys."""
     with client_of(target) as client:
         receipt = client.top_up(target["user"] or "me", cents, payment or uuid.uuid4().hex, reference)
-    emit(receipt, json_output, lambda: click.echo(f"booked {dollars(cents)}; balance {dollars(receipt.balance_cents)}"))
+        now = client.wallet(target["user"] or "me")  # the receipt of a payment that was booked before is of that time
+    emit(receipt, json_output, lambda: click.echo(f"booked {dollars(cents)}; balance {dollars(now.balance_cents)}"))
 
 
 @wallet.command("tier")

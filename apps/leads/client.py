@@ -145,7 +145,7 @@ class ApiClient:
             raise Refused(f"{self._url!r} is no address", "give --url as http://host:port") from error
         except httpx.HTTPError as error:
             hint = "start it with `python -m apps.leads serve`, or say where it is with --url"
-            raise Away(f"no answer from {self._url}: {error or type(error).__name__}", hint) from error
+            raise Away(f"no answer from {self._url}: {str(error) or type(error).__name__}", hint) from error
         if answer.is_success:
             return answer.content
         try:

@@ -38,7 +38,7 @@ ENRICHED = 12
 VISITS_BEFORE_KILL = 3
 _OURS = ("data", "leads.log", "report.html", "leads.parquet", "leads.csv")
 _POLL_S = 0.05
-_STABLE_S = 0.4
+_STABLE_S = 1.0
 _PATIENCE_S = 60.0
 
 

@@ -51,7 +51,7 @@ from apps.recon.events import JobFeed, as_events
 from apps.recon.http import ApiError, answer
 from apps.recon.keys import KeyRegistry
 from apps.recon.limits import RequestLimits
-from apps.recon.middleware import RequestLog
+from apps.recon.middleware import RefuseNull, RequestLog
 from apps.recon.model import FINAL_STATES, IngestRequest, Job, JobState
 from apps.recon.parts import ApiContext
 from apps.recon.room import FULL, Room
@@ -140,7 +140,7 @@ def create_api(
             *page.routes(context),
             *parts.collect("routes", context),
         ],
-        middleware=[Middleware(RequestLog)],
+        middleware=[Middleware(RequestLog), Middleware(RefuseNull)],
         exception_handlers={
             ApiError: http.answer_error,
             HTTPException: http.answer_routing,

@@ -15,6 +15,7 @@ import restate
 from restate import Context, ObjectContext, RunOptions, Service, TerminalError
 
 from apps.recon import parts
+from apps.recon.inputs import required
 from apps.recon.model import IngestRequest, IngestResult
 from apps.recon.settings import Settings
 from apps.recon.store import Step, Store
@@ -65,13 +66,15 @@ control_service = Service(
 @control_service.handler(name="cancel")
 async def cancel_handler(ctx: Context, invocation_id: str) -> None:
     """Ask the engine to cancel. It is asked, not forced: the invocation may clean up."""
+    if not str(invocation_id).startswith("inv_"):
+        raise TerminalError(f"{invocation_id} is no invocation id", status_code=400)
     ctx.cancel_invocation(invocation_id)
 
 
 @control_service.handler(name="start")
 async def start_handler(ctx: Context, wanted: StartTogether) -> None:
     """Start the workflows of many jobs."""
-    for request in wanted.jobs:
+    for request in required(wanted).jobs:
         send_ingest(ctx, request)
 
 
@@ -106,6 +109,7 @@ def watcher(store: Store) -> Service:
 
     @service.handler(name="watch")
     async def watch(ctx: Context, watched: Watched) -> None:
+        watched = required(watched)
         try:
             await ctx.attach_invocation(watched.invocation_id, type_hint=IngestResult)
             return
@@ -161,16 +165,18 @@ def sweeper(store: Store, settings: Settings) -> Ticker:
 async def start_sweeper(client: restate.RestateClient) -> None:
     """Start it, or find it running. Safe to repeat at each start.
 
+    It is only sent: a tick that was cut off, and is to be tried again later, must not hold up a start after a crash.
+
     Raises:
         restate.HttpError: the engine refused.
         httpx.TransportError: the engine could not be reached.
     """
-    await client.generic_call(SWEEPER, "start", b"", key=SWEEPER_KEY)
+    await client.generic_send(SWEEPER, "start", b"", key=SWEEPER_KEY)
 
 
 async def send_sweeper(client: restate.RestateClient) -> None:
-    """The same without waiting: the workers may be away. Where none is registered yet, each starts it by itself."""
+    """The same where the workers may be away. Where none is registered yet, each starts it by itself."""
     try:
-        await client.generic_send(SWEEPER, "start", b"", key=SWEEPER_KEY)
+        await start_sweeper(client)
     except (restate.HttpError, httpx.TransportError) as error:
         logger.info("the sweeper is left to the workers: %s", error)

@@ -129,11 +129,13 @@ async def serve_worker(store: Store, settings: Settings) -> AsyncGenerator[str]:
         logger.info("registered at the Restate server", extra={"url": url, "admin": settings.restate_admin_url})
         async with restate.create_client(settings.restate_ingress_url, headers=authorization(settings)) as client:
             try:
-                await start_sweeper(client)
+                await _wait_for(
+                    lambda: start_sweeper(client), httpx.TransportError, settings, "the Restate server's ingress"
+                )
             except (restate.HttpError, httpx.TransportError) as error:
                 raise EngineUnavailable(
                     f"the Restate server's ingress {settings.restate_ingress_url} did not take a request: "
-                    f"{error or type(error).__name__}; check RESTATE_INGRESS_URL"
+                    f"{str(error) or type(error).__name__}; check RESTATE_INGRESS_URL"
                 ) from error
         yield url
 
@@ -158,7 +160,7 @@ async def _find(settings: Settings, what: str, url: str, health_path: str, varia
             answer = await _wait_for(ask, httpx.HTTPError, settings, f"the Restate server's {what}")
         except httpx.HTTPError as error:
             raise EngineUnavailable(
-                f"the Restate server's {what} {url} cannot be reached: {error or type(error).__name__}; check {variable}"
+                f"the Restate server's {what} {url} cannot be reached: {str(error) or type(error).__name__}; check {variable}"
             ) from error
     if answer.status_code in (401, 403):
         raise EngineUnavailable(f"the Restate server's {what} {url} refused us; check RESTATE_AUTH_TOKEN")
@@ -180,7 +182,7 @@ async def register(url: str, settings: Settings) -> None:
             answer = await http.post(f"{settings.restate_admin_url}/deployments", json={"uri": url, "force": True})
     except httpx.TransportError as error:
         raise EngineUnavailable(
-            f"{settings.restate_admin_url} did not register {url}: {error or type(error).__name__}; try again"
+            f"{settings.restate_admin_url} did not register {url}: {str(error) or type(error).__name__}; try again"
         ) from error
     if answer.status_code in (401, 403):
         raise EngineUnavailable(f"{settings.restate_admin_url} refused us; check RESTATE_AUTH_TOKEN")
@@ -207,6 +209,6 @@ async def _wait_for(ask: Callable[[], Awaitable[T]], absent: type[Exception], se
             if asyncio.get_running_loop().time() + RETRY_S > deadline_s:
                 raise
             if not waited:
-                logger.warning("waiting for %s: %s", what, error or type(error).__name__)
+                logger.warning("waiting for %s: %s", what, str(error) or type(error).__name__)
                 waited = True
         await asyncio.sleep(RETRY_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -23,6 +24,12 @@ T = TypeVar("T")
 
 JSON_BYTES_MAX = 1 << 20
 """Of a body that is no scan."""
+
+_NULL_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+_TIME_LEAST = datetime(1970, 1, 1, tzinfo=UTC)
+_TIME_MOST = datetime(2262, 1, 1, tzinfo=UTC)
+"""What nanoseconds in 64 bits can tell; all times of recon are between them."""
 
 
 class ApiError(Exception):
@@ -76,12 +83,19 @@ async def read_json(request: Request, type_: type[T], *, bytes_max: int = JSON_B
         ApiError: 400 with the reason, 413.
     """
     body = await read_body(request, bytes_max)
+    if _NULL_ESCAPE.search(body):
+        raise no_null()
     try:
         return msgspec.json.decode(body or b"{}", type=type_)
     except msgspec.ValidationError as error:
         raise ApiError(400, "invalid_request", str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(400, "invalid_json", f"the body is not valid JSON: {error}") from error
+
+
+def no_null() -> ApiError:
+    """The answer to a request with a null byte: the database takes one in no key, and gives back no row that has one."""
+    return ApiError(400, "invalid_request", "the request holds a null byte; give printable text")
 
 
 def number(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
@@ -103,17 +117,17 @@ def choice(query: Mapping[str, str], name: str, choices: Sequence[str]) -> str |
 
 
 def time(query: Mapping[str, str], name: str) -> datetime | None:
-    """A moment from the query, RFC 3339 with a zone. Raises: ApiError 400."""
+    """A moment from the query, RFC 3339 with a zone; one before 1970 is as good as 1970. Raises: ApiError 400."""
     text = query.get(name)
     if text is None:
         return None
     try:
         moment = datetime.fromisoformat(text.replace(" ", "+"))  # an unescaped plus sign arrives as a blank
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise ApiError(400, "invalid_parameter", f"{name} must be a time with its zone, e.g. 2026-01-31T12:00:00Z")
-    return moment.astimezone(UTC)
+        if moment.tzinfo is not None:
+            return min(max(moment.astimezone(UTC), _TIME_LEAST), _TIME_MOST)
+    except (ValueError, OverflowError):
+        pass
+    raise ApiError(400, "invalid_parameter", f"{name} must be a time with its zone, e.g. 2026-01-31T12:00:00Z")
 
 
 def require_admin(request: Request, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""One log line per request, with an id that the answer carries too."""
+"""One log line per request, with an id that the answer carries too; and what no route can answer is refused."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import uuid
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from apps.recon import http
 
 logger = logging.getLogger("recon.http")
 
+_NULL = b"%00"
 _QUIET = ("/health", "/health/live", "/health/ready", "/metrics")
 
 
@@ -49,3 +53,17 @@ class RequestLog:
             if "job_id" in scope:
                 fields["job_id"] = scope["job_id"]
             logger.log(logging.DEBUG if scope["path"] in _QUIET else logging.INFO, "request", extra=fields)
+
+
+class RefuseNull:
+    """ASGI middleware: no null byte in path and query. Those of JSON bodies: `http.read_json`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and ("\0" in scope["path"] or _NULL in scope["query_string"]):
+            refused = await http.answer_error(Request(scope), http.no_null())
+            await refused(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)

@@ -19,6 +19,7 @@ from restate.context import RunOptions, SendHandle
 
 from apps.recon import parts
 from apps.recon.batches import Batch, cut
+from apps.recon.inputs import required
 from apps.recon.model import IngestRequest, IngestResult, JobState, ParsedCounts, PersistedCounts, Scan
 from apps.recon.parsers import ScanRejected, parse_scan
 from apps.recon.room import FULL, Room
@@ -49,6 +50,7 @@ def ingest_workflow(store: Store, settings: Settings) -> Workflow:
 
     @workflow.main()
     async def run(ctx: WorkflowContext, request: IngestRequest) -> IngestResult:
+        request = required(request)
         if ctx.key() != request.job_id:  # outside the try: a misaddressed request must not fail somebody else's job
             raise TerminalError(f"the workflow key is {ctx.key()}, but the request is for job {request.job_id}", 400)
         steps = _Steps(store, request, large_parses, room)

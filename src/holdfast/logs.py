@@ -67,6 +67,10 @@ def configure(log_format: LogFormat = "console", level: str | int = "INFO", stre
     root.addHandler(handler)
     # Starting and stopping are told by `holdfast serve` itself; uvicorn would tell them twice, once per port.
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, root.level))
+    # A line for each request would hide what they are made for: a provider asks its server again and again.
+    logging.getLogger("httpx").setLevel(
+        max(logging.WARNING, root.level) if root.level > logging.DEBUG else logging.NOTSET
+    )
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

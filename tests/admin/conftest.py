@@ -55,7 +55,7 @@ class System:
         return answer.json()["invocationId"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def zoo() -> Iterator[dict[str, str]]:
     """Where the endpoints of `zoo.py` are: `zoo` over HTTP/2, `zoo11` over HTTP/1.1 only."""
     with serving_h2c(zoo_app) as url, serving_http_11(zoo_app) as old_url:
@@ -96,7 +96,7 @@ async def holdfast_system(engine: Engine) -> AsyncIterator[System]:
         yield System(ingress, admin)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def restate() -> Iterator[RunningRestate]:
     skip_without_server()
     with running_restate("tests.admin.sample_app:app") as server:

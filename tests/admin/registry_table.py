@@ -607,6 +607,7 @@ CONFIGURE: dict[str, list[Step]] = {
             404,
             refusal("not found in the schema registry: service with name 'Nope'"),
         ),
+        patch("/services/Nope", {}, 404, refusal("The requested service 'Nope' does not exist")),
         patch("/services/Nope", {"public": "x"}, 422, WRONG_SHAPE),
     ],
     "what cannot be": [

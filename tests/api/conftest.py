@@ -82,7 +82,7 @@ async def served(memory: MemoryProvider) -> AsyncIterator[Served]:
         yield served
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def restate() -> Iterator[RunningRestate]:
     skip_without_server()
     with running_server() as server:

@@ -12,7 +12,7 @@ import pytest
 
 from holdfast.api.app import create_api
 from holdfast.api.client import HttpProvider
-from holdfast.errors import EngineStopped, Forbidden, HoldfastError, Unauthorized
+from holdfast.errors import EngineStopped, Forbidden, HoldfastError, InvalidRequest, Unauthorized
 from holdfast.providers import (
     ExecutionNotFound,
     ExecutionState,
@@ -243,3 +243,16 @@ async def test_the_token_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     async with HttpProvider("http://x/v1/", token="secret") as remote:
         assert remote.url == "http://x"
         assert remote._http.headers["authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("token", ["secret\n", "secret ", "sécret", "sec\x00ret"])
+def test_a_token_that_no_header_can_carry_is_refused_and_not_repeated(token: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        HttpProvider("http://x", token=token)
+    assert refusal.value.message == "the token has characters that no header can carry"
+
+
+async def test_a_grace_time_that_is_none_is_refused_before_anything_is_sent(closed_port: int) -> None:
+    async with HttpProvider(f"http://127.0.0.1:{closed_port}") as remote:
+        with pytest.raises(InvalidInput, match="grace: must not be below zero"):
+            await remote.stop_execution("w.n", grace=timedelta(seconds=-1), kill=True)

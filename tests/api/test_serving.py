@@ -100,6 +100,20 @@ def test_it_asks_for_the_tokens_of_the_admin_api(tmp_path: Path) -> None:
         assert command.done("workflows", "list") == "no workflows"
 
 
+def test_wrong_settings_are_told_at_the_start_and_handlers_do_not_mind(tmp_path: Path) -> None:
+    (tmp_path / "holdfast.toml").write_text('[workflow.restate]\nexecution_mechanism = "vm"\n')
+    with running(tmp_path, "serve", APP, "--db", ":memory:", *ANY_PORTS) as process:
+        told = process.log_path.read_text()
+        for problem in (
+            "endpoint is required, e.g. http://localhost:8080",
+            "'vm' is unknown; allowed: lambda, fargate,",
+        ):
+            assert problem in told
+        refused = httpx.get(f"{process.document['admin_url']}/v1/workflows")
+        assert (refused.status_code, refused.json()["code"]) == (500, "HF0408")
+        assert httpx.get(f"{process.document['admin_url']}/services/Greeter").status_code == 200
+
+
 def test_executions_go_on_after_a_restart_without_being_asked_for(tmp_path: Path) -> None:
     db = ("--db", str(tmp_path / "engine.db"))
     body = {"workflow_id": "sleepy", "name": "Sleepy", "definition": "tests.api.flows:sleepy"}

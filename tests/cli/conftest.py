@@ -15,7 +15,7 @@ from tests.cli.support import ANY_PORTS, COMMAND, REPOSITORY, SAMPLE, Serve, Ser
 from tests.support.restate_server import free_ports
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """Starts `holdfast serve` on free ports and returns when it is ready. What still runs at the end is killed."""
     with ExitStack() as stack:
@@ -65,7 +65,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
         yield start
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def engine(serve: Serve) -> Served:
     """One engine for the tests that do not stop it."""
     return serve()

@@ -10,6 +10,7 @@ import pytest
 import restate
 import trustme
 
+from tests.admin.conftest import serving_http_11
 from tests.admin.zoo import app as zoo_app
 from tests.cli.support import Serve, Served, poll
 from tests.support.restate_server import serving_h2c
@@ -100,6 +101,10 @@ def test_what_cannot_be_registered(here: Served, zoo: str, case: str):
 NEXT_STEPS = {
     "another type": ("{zoo}/object/refused", "give the service another name; or, if the change is meant, --breaking"),
     "no address": ("localhost:9080", "write all of it, e.g. http://localhost:9080"),
+    "mounted elsewhere": (
+        "{zoo}/not-found/refused",
+        "where is the SDK's application mounted? Register the URL with that path, such as http://localhost:9080/restate",
+    ),
     "nobody listens": ("http://127.0.0.1:1", "what the endpoint answers: curl -i --http2-prior-knowledge URL/discover"),
 }
 
@@ -110,6 +115,15 @@ def test_a_refused_address_says_what_to_do(here: Served, zoo: str, case: str):
     registered(here, f"{zoo}/plain/refused")
     result = here.cli("deployments", "register", url.replace("{zoo}", zoo))
     assert result.stderr.splitlines()[-1] == f"  next: {step}"
+
+
+def test_an_endpoint_without_http_2_says_how_to_register_it(here: Served):
+    with serving_http_11(zoo_app) as url:
+        result = here.cli("deployments", "register", f"{url}/plain/old")
+        assert result.stderr.splitlines()[-1] == (
+            "  next: say so: --http1; or serve it with a server that speaks HTTP/2, like hypercorn"
+        )
+        registered(here, f"{url}/plain/old", "--http1")
 
 
 def test_an_endpoint_that_wants_signed_requests_says_how_to_sign_them(here: Served):

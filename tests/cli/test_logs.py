@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 import restate
 import structlog
@@ -48,8 +49,9 @@ APP = restate.app([SERVICE])
 @pytest.fixture
 def configure() -> Iterator[Callable[..., io.StringIO]]:
     """`logs.configure` on a buffer, undone afterwards."""
-    root, uvicorn = logging.getLogger(), logging.getLogger("uvicorn")
-    handlers, levels = root.handlers[:], (root.level, uvicorn.level)
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    levels = {each: each.level for each in (root, logging.getLogger("uvicorn"), logging.getLogger("httpx"))}
 
     def start(log_format: logs.LogFormat = "json", level: str | int = "INFO") -> io.StringIO:
         stream = io.StringIO()
@@ -58,8 +60,8 @@ def configure() -> Iterator[Callable[..., io.StringIO]]:
 
     yield start
     root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    uvicorn.setLevel(levels[1])
+    for each, level in levels.items():
+        each.setLevel(level)
     structlog.reset_defaults()
 
 
@@ -133,6 +135,16 @@ def test_levels(configure: Callable[..., io.StringIO]):
     assert [record["event"] for record in records(stream)] == ["loud"]
     with pytest.raises(ValueError, match="LOUD"):
         configure(level="loud")
+
+
+def test_requests_of_our_own_are_no_news(configure: Callable[..., io.StringIO]):
+    stream = configure("json", level="INFO")
+    with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200))) as http:
+        http.get("http://x")
+        assert stream.getvalue() == ""
+        stream = configure("json", level="DEBUG")
+        http.get("http://x")
+    assert "HTTP Request: GET http://x" in stream.getvalue()
 
 
 def test_configuring_again_replaces(configure: Callable[..., io.StringIO]):

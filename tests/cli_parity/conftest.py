@@ -13,7 +13,7 @@ from tests.support.restate_server import running_server, serving_h2c, skip_witho
 APP = "tests.admin.sample_app:app"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def app_url() -> Iterator[str]:
     """The application, over HTTP/2 from a process of its own."""
     with serving_h2c(APP) as url:

@@ -75,6 +75,26 @@ def test_scheduled_ones_enter_at_the_tail_when_due():
         world.finish(invocation)
 
 
+def test_how_long_each_waited_is_recorded():
+    world = World()
+    holder, waiting = queue(world, "k", 2)
+    late = world.submit("Counter/add", "k", start_at_ms=START_MS + 10)
+    world.advance(25)
+    world.crash()
+    world.finish(holder)
+    world.advance(5)
+    world.finish(waiting)
+
+    def times(invocation: str) -> list[int | None]:
+        row = world.row(invocation)
+        assert row is not None
+        at = [row[column] for column in ("inboxed_at_ms", "running_at_ms")]
+        return [None if at_ms is None else at_ms - START_MS for at_ms in at]
+
+    assert [times(holder), times(waiting), times(late)] == [[None, 0], [0, 25], [25, 30]]
+    assert times(world.submit("Plain/run", start_at_ms=START_MS + 90)) == [None, None]
+
+
 LEAVES = {"cancelled": World.cancel, "killed": World.kill}
 
 

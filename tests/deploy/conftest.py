@@ -30,7 +30,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def restate() -> Iterator[RunningRestate]:
     """A real server without deployments, one for all tests here."""
     skip_without_server()

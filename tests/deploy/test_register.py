@@ -201,6 +201,8 @@ def test_a_token_is_sent_and_never_shown(project: Path) -> None:
     [(path, headers, _)] = seen
     assert (path, headers["authorization"]) == ("/deployments", "Bearer s3cret")
     assert "s3cret" not in result.output
+    broken = cli(*line("--uri", "http://app:9080", "--admin-url", url), env={"HOLDFAST_ADMIN_TOKEN": "s3cret\n"})
+    assert (broken.exit_code, "no header can carry" in broken.stderr, "s3cret" in broken.output) == (2, True, False)
 
 
 def test_the_configuration_says_where_and_how(project: Path) -> None:

@@ -129,7 +129,7 @@ async def until(look: Callable[[], Awaitable[Any]]) -> Any:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def imports_server() -> Iterator[RunningRestate]:
     skip_without_server()
     with running_server() as server:

@@ -130,7 +130,7 @@ def test_a_limited_engine_is_asked_more_slowly_and_nobody_sees_an_error(patient:
     patient.ingress.fault, refused = at_most(10)
     imports.start(full_extract(imports.folder, imports.next_number(), enterprises=20), "limited")
     with ThreadPoolExecutor(12) as pool:
-        asked = pool.map(lambda _: imports.http.get("/api/imports/limited/progress").status_code, range(36))
+        asked = pool.map(lambda _: imports.http.get("/api/imports/limited/progress").status_code, range(24))
         assert set(asked) == {200}
     assert refused, "the limit was never reached"
     patient.ingress.fault = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -210,6 +211,20 @@ def test_a_path_and_a_file_address_are_copied_and_the_file_is_left_alone(
     forget(tmp_path / "stored" / "extract.zip")
     assert not list((tmp_path / "stored").iterdir())
     assert file.read_bytes() == BODY
+
+
+def test_a_pipe_and_a_device_are_refused(get: Callable[..., Fetched], tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.zip"
+    os.mkfifo(pipe)
+    for path in (str(pipe), "/dev/zero"):
+        with pytest.raises(NotFetchable, match="is no regular file"):
+            get(path)
+
+
+@pytest.mark.parametrize("path", ["x" * 300 + ".zip", "x\0.zip", "missing.zip"])
+def test_a_path_that_can_name_no_file_is_not_tried_again(get: Callable[..., Fetched], path: str) -> None:
+    with pytest.raises(NotFetchable, match="cannot read"):
+        get(path)
 
 
 def test_secrets_of_an_address_are_not_repeated(source: Source, get: Callable[..., Fetched]) -> None:

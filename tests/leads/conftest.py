@@ -34,7 +34,7 @@ def web() -> Iterator[LocalWeb]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def leads_restate() -> Iterator[RunningRestate]:
     """A server; each test registers its own deployment."""
     skip_without_server()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apps.leads.booking import (
@@ -59,7 +59,7 @@ BOOKINGS = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(BOOKINGS, max_size=60))
 def test_after_any_history_the_ledger_sums_to_the_balance_and_nothing_is_overdrawn(
     history: list[tuple[Kind, Booking]],
@@ -85,7 +85,7 @@ def test_after_any_history_the_ledger_sums_to_the_balance_and_nothing_is_overdra
         assert len(wallet.recent) <= RECENT_RECEIPTS
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(BOOKINGS, max_size=40))
 def test_a_history_that_is_told_twice_changes_nothing_the_second_time(history: list[tuple[Kind, Booking]]) -> None:
     account = Account()

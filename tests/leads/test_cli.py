@@ -91,6 +91,11 @@ def test_the_same_client_key_is_the_same_job(url: str) -> None:
     assert first == again
 
 
+def test_a_payment_that_is_told_again_shows_the_balance_of_now(url: str) -> None:
+    answers = [ok(leads(url, "wallet", "top-up", "100", "--payment", name, user="kim")) for name in ("a", "b", "a")]
+    assert [answer.split()[-1] for answer in answers] == ["$1.00", "$2.00", "$2.00"]
+
+
 def test_businesses_can_come_from_a_file(url: str, tmp_path: Path) -> None:
     path = tmp_path / "businesses.json"
     path.write_text('[{"place_id": "mine/1", "name": "Mine", "website": "http://mine.example"}]')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from itertools import pairwise
 from typing import Any
 
@@ -102,26 +102,31 @@ async def test_without_scanning_nothing_is_known_of_the_websites(open_embedded: 
     assert web.requests == []
 
 
-async def test_at_most_five_sites_are_asked_at_the_same_time_and_a_slow_one_is_cut(
-    open_embedded: OpenLeads, web: LocalWeb
-) -> None:
-    held = web.hold()
+async def test_at_most_five_sites_are_asked_at_the_same_time(open_embedded: OpenLeads, web: LocalWeb) -> None:
+    together = threading.Event()
 
-    def answer(request: Request) -> object:
-        if request.path == "/sites/b7.example/":
-            return held(request)
-        time.sleep(0.02)  # a site that thinks, so that others are asked meanwhile
+    def answer(_: Request) -> object:
+        if web.running >= 2:
+            together.set()
+        together.wait(20)  # the first one is answered when a second one is asked at the same time
         return BAKERY
 
     web.sites(answer)
-    limits = FetchLimits(site_time_s=1.0, pages_max=1, assets_max=0, pause_s=0)
-    world = await with_overpass(open_embedded, web, [sites(12)], discovery_limits=limits, scan_batch_size=12)
+    world = await with_overpass(open_embedded, web, [sites(12)], scan_batch_size=12)
     job = await world.discover(limit=12)
     assert job.status is JobStatus.COMPLETED
     assert job.result is not None
-    assert job.result["stats"]["scanned"] == 11
+    assert job.result["stats"]["scanned"] == 12
     assert 2 <= web.running_max <= 5
-    lead = await world.jobs.lead(job.job_id, "osm:node/7")
+
+
+async def test_a_site_that_is_too_slow_is_cut(open_embedded: OpenLeads, web: LocalWeb) -> None:
+    web.sites(web.hold())
+    limits = FetchLimits(site_time_s=0.5, pages_max=1, assets_max=0, pause_s=0)
+    world = await with_overpass(open_embedded, web, [sites(1)], discovery_limits=limits)
+    job = await world.discover()
+    assert job.status is JobStatus.COMPLETED
+    lead = await world.jobs.lead(job.job_id, "osm:node/0")
     assert lead.scan is not None
     assert lead.scan.failure is not None
     assert lead.scan.failure.code == "timeout"
@@ -284,10 +289,19 @@ async def test_a_discovery_that_takes_too_long_times_out_and_is_refunded(open_le
 
 async def test_a_resumed_job_goes_on_after_its_last_good_step(open_leads: OpenLeads, web: LocalWeb) -> None:
     web.sites(web.hold())
-    world = await with_overpass(open_leads, web, [sites(3)], discovery_time_max_s=1.0)
+    world = await with_overpass(open_leads, web, [sites(3)])
     web.page("b0.example", BAKERY)
-    job = await world.discover()
-    assert job.status is JobStatus.TIMED_OUT
+    request = DiscoveryRequest(user_id=world.user, niche="bakery", location="Arlon")
+    job = await world.jobs.start_discovery(request)
+
+    async def first_is_kept() -> bool:
+        lead = await world.store.records.lead(job.job_id, "osm:node/0")
+        return lead is not None and lead.scan is not None
+
+    await until(first_is_kept)
+    await world.jobs.cancel(job.job_id)
+    job = await world.over(job)
+    assert job.status is JobStatus.CANCELLED
     web.sites(lambda _: BAKERY)
     web.let_go()
     job = await world.over(await world.jobs.resume(job.job_id))

@@ -127,14 +127,14 @@ def test_an_enrichment_ends_at_the_limit_of_the_tier_that_paid_and_releases_its_
 async def test_what_was_done_before_the_limit_is_kept_and_a_resume_does_the_rest(
     open_leads: OpenLeads, web: LocalWeb
 ) -> None:
-    world = await audited(open_leads, web, tiers=free_with(run_max_s=1), slow_work_time_min_s=0)
+    world = await audited(open_leads, web, tiers=free_with(run_max_s=2), slow_work_time_min_s=0)
     web.route("/api/public-audit", web.hold())
     quick, slow = business(0, website=None), business(1)
     job = await world.enrich(businesses=[quick, slow])
     assert job.status is JobStatus.TIMED_OUT
     assert job.error is not None
     assert job.error.code == 408
-    assert job.error.message == "time limit of 1 s reached, the longest run of the tier free"
+    assert job.error.message == "time limit of 2 s reached, the longest run of the tier free"
     assert await world.kinds() == ["top_up", "hold", "release"]
     assert await world.store.records.enriched(job.job_id, quick.place_id) is not None
     web.answers("/api/public-audit", [REPORT])

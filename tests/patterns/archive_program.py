@@ -14,7 +14,7 @@ writer = Service("LogWriter")
 @writer.handler()
 async def write(ctx: Context, request: dict[str, int | str]) -> None:
     first = int(request["first"])
-    calls = [ctx.object_call(events.append, key=str(request["key"]), arg=first + each) for each in range(250)]
+    calls = [ctx.object_call(events.append, key=str(request["key"]), arg=first + each) for each in range(50)]
     await gather(*calls)
 
 

@@ -83,7 +83,7 @@ def key() -> Iterator[str]:
     world.gates[key] = True
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def patterns_on_restate() -> Iterator[RunningRestate]:
     skip_without_server()
     with running_restate(application(inactivity_timeout=timedelta(milliseconds=50))) as server:

@@ -36,9 +36,15 @@ async def test_an_empty_log_is_empty(side: Side, key: str) -> None:
     assert await side.call(f"/Small/{key}/status") == {"first": 0, "next": 0, "chunks": 0}
 
 
+@pytest.mark.parametrize("count", ["5", None, 1.5, [1]])
+async def test_a_number_of_entries_that_is_none(side: Side, key: str, count: Any) -> None:
+    answer = await side.ingress.post(f"/Small/{key}/recent", json=count)
+    assert (answer.status_code, "a whole number" in answer.text) == (400, True)
+
+
 @pytest.mark.slow
 async def test_of_1500_events_1000_are_at_hand_and_500_are_archived(side: Side, key: str) -> None:
-    for first in range(0, 1500, 250):
+    for first in range(0, 1500, 50):
         await side.call("/LogWriter/write", {"key": key, "first": first})
     at_hand = await side.call(f"/Events/{key}/recent", 10_000)
     archived = [entry for number in range(5) for entry in await chunk(side, f"/EventsArchive/{key}:{number}")]

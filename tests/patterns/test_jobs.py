@@ -73,6 +73,19 @@ async def test_only_a_job_at_work_advances(side: Side, key: str) -> None:
     await side.call(f"/TestJobs/{key}/advance", {"done": 1}, status=409)
 
 
+WRONG_STEPS = [None, [], "x", {"done": "1"}, {"done": -1}, {"total": 1.5}, {"total": None}, {"done": True}, {"note": 1}]
+
+
+async def test_a_step_that_is_none_is_refused_and_the_job_stays_free(side: Side, key: str) -> None:
+    """Retried for ever, it would lock the job for everybody."""
+    for handler, body in REACHED["processing"]:
+        await side.call(f"/TestJobs/{key}/{handler}", body)
+    for step in WRONG_STEPS:
+        answer = await side.ingress.post(f"/TestJobs/{key}/advance", json=step)
+        assert (answer.status_code, "whole numbers from 0" in answer.text) == (400, True), step
+    assert (await side.call(f"/TestJobs/{key}/advance", {"done": 0, "total": 2}))["total"] == 2
+
+
 async def test_of_two_that_end_a_job_at_once_one_is_refused(side: Side, key: str) -> None:
     for handler, body in REACHED["processing"]:
         await side.call(f"/TestJobs/{key}/{handler}", body)

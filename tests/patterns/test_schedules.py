@@ -74,6 +74,11 @@ def test_a_time_zone_that_is_none(zone: str) -> None:
         Cron("@daily", zone)
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Brussels", "America/New_York"])
+def test_at_the_end_of_the_calendar_there_are_no_more_times(zone: str) -> None:
+    assert Cron("30 2 * * *", zone).between(ms("9999-12-31T12:00:00Z"), ms("9999-12-31T23:59:59Z"), 10) == []
+
+
 def spec(**given: Any) -> _Spec:
     return _Spec.of({"cron": "* * * * *", **given})
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.restate_server import RunningRestate, running_server, skip_without_server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def restate_server() -> Iterator[RunningRestate]:
     """A server without deployments of its own."""
     skip_without_server()

@@ -131,3 +131,4 @@ both = [parent, child]
 app = restate.app([greeter])
 app_of_two = restate.app([greeter, counter])
 number = 42
+without_handlers = restate.Service("Empty")

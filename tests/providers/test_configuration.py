@@ -66,6 +66,10 @@ WRONG = {
     "endpoint without host": ({KEY: "http://"}, f"{KEY}: 'http://' is no http or https URL"),
     "endpoint of another scheme": ({KEY: "ftp://host"}, f"{KEY}: 'ftp://host' is no http or https URL"),
     "endpoint with a query": ({KEY: "http://host/?a=b"}, f"{KEY}: 'http://host/?a=b' is no http or https URL"),
+    "endpoint with a password": (
+        {KEY: "http://me:secret@host"},
+        f"{KEY}: has a user or password in it; leave them out",
+    ),
     "endpoint with a bad port": ({KEY: "http://host:99999"}, f"{KEY}: 'http://host:99999' is no http or https URL"),
     "admin endpoint": (
         {"workflow.restate.admin_endpoint": "nope"},
@@ -97,6 +101,7 @@ WRONG = {
         "workflow.restate.endpiont: is no setting; allowed: endpoint,",
     ),
     "unknown section": ({"workflow.temporal.x": "1"}, "is no section of workflow; allowed: default_provider, routing,"),
+    "section with a value": ({"workflow.restate": "x"}, "workflow.restate: is a section, and has no value of its own"),
     "default provider": ({"workflow.default_provider": "mock"}, "'mock' is no provider; known: embedded, restate"),
     "route": (
         {"workflow.routing.a-*": "mock"},
@@ -214,6 +219,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         load(file=broken)
 
 
+def test_a_table_of_another_name_is_not_overlooked(tmp_path: Path) -> None:
+    file = tmp_path / "given.toml"
+    file.write_text('[restate]\nendpoint = "http://localhost:8080"\n')
+    told = "is unknown: every setting is under workflow, e.g. [workflow.restate]"
+    assert load(file=file).problems() == [f"restate: {told} (from file {file})"]
+    assert problems({"restate.endpoint": "http://h"}) == [f"restate.endpoint: {told} (from flag)"]
+
+
 def test_a_misspelt_variable_is_told() -> None:
     [problem] = load(environ={"HOLDFAST_WORKFLOW_RESTATE_ENDPIONT": "x"}).problems()
     assert problem.startswith("HOLDFAST_WORKFLOW_RESTATE_ENDPIONT: is no setting; allowed: ")
@@ -229,6 +242,16 @@ def test_the_first_route_that_matches_counts(tmp_path: Path) -> None:
     configuration.check()
     found = {name: configuration.provider_for(name) for name in ("enrich-fast", "enrich-slow", "discover")}
     assert found == {"enrich-fast": "embedded", "enrich-slow": "restate", "discover": "embedded"}
+
+
+def test_a_route_of_a_stronger_source_comes_first(tmp_path: Path) -> None:
+    file = tmp_path / "routes.toml"
+    file.write_text('[workflow.restate]\nendpoint = "http://localhost:8080"\n[workflow.routing]\n"*" = "embedded"\n')
+    environ = {"HOLDFAST_WORKFLOW_ROUTING": "enrich-*=restate"}
+    configuration = load({"workflow.routing.enrich-fast": "embedded"}, file=file, environ=environ)
+    found = {name: configuration.provider_for(name) for name in ("enrich-fast", "enrich-slow", "discover")}
+    assert found == {"enrich-fast": "embedded", "enrich-slow": "restate", "discover": "embedded"}
+    assert configuration.with_flags({"workflow.routing.*": "restate"}).provider_for("enrich-fast") == "restate"
 
 
 def test_routes_can_be_a_variable() -> None:
@@ -256,6 +279,12 @@ def test_all_settings_are_shown_and_secrets_masked() -> None:
 def test_a_secret_of_a_wrong_form_is_not_repeated() -> None:
     [problem] = [each for each in problems({"workflow.restate.api_key": 4711}) if "form" in each]
     assert "4711" not in problem
+
+
+@pytest.mark.parametrize("key", ["very-secret\n", " very-secret", "very\tsecret", "very-sécret", "very-secret\x00"])
+def test_a_key_that_no_header_can_carry_is_refused_at_start_and_not_repeated(key: str) -> None:
+    flags = {**LOCAL, "workflow.restate.auth_type": "api_key", "workflow.restate.api_key": key}
+    assert problems(flags) == ["workflow.restate.api_key: is not of the right form: ASCII text, one line (from flag)"]
 
 
 def cli(*arguments: str) -> Result:

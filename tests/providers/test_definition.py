@@ -43,6 +43,7 @@ REFUSED = {
     "a function of four": (f"{HERE}:with_three", None, None, "definition", "the function with_three"),
     "a class": ("restate:Workflow", None, None, "definition", "the class Workflow"),
     "several handlers": (f"{HERE}:greeter", None, None, "definition.handler", "has several handlers"),
+    "no handlers": (f"{HERE}:without_handlers", None, None, "definition", "Empty has no handlers"),
     "unknown handler": (f"{HERE}:greeter", "shout", None, "definition.handler", "no handler 'shout'"),
     "not the run handler": (f"{HERE}:order", "look", None, "definition.handler", "no run handler"),
     "application of several": (f"{HERE}:app_of_two", None, None, "provider_config.service", "is required"),

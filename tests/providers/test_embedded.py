@@ -6,8 +6,10 @@ import asyncio
 import logging
 import socket
 import textwrap
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -15,7 +17,15 @@ import restate
 
 from holdfast import Engine, providers
 from holdfast.errors import CannotListen, DatabaseInUse
-from holdfast.providers import ExecutionState, ProviderConflict, ProviderUnavailable, WorkflowSpec
+from holdfast.providers import (
+    ExecutionState,
+    InvalidInput,
+    InvalidSpec,
+    ProviderConflict,
+    ProviderUnavailable,
+    SubState,
+    WorkflowSpec,
+)
 from holdfast.providers.embedded import EmbeddedProvider
 from tests.providers import flows
 
@@ -155,6 +165,43 @@ async def test_payloads_have_a_limit(tmp_path: Path) -> None:
         await provider.create_workflow(SPEC)
         with pytest.raises(providers.InvalidInput, match=r"input: has 202 bytes, at most 100 are allowed"):
             await provider.start_execution("kept", "x" * 200)
+
+
+NO_TIME = {
+    "timeout": ({"timeout": 30}, "timeout: must be a timedelta, not 30"),
+    "timeout as text": ({"timeout": "30s"}, "timeout: must be a timedelta, not '30s'"),
+    "interval": (
+        {"retry_policy": providers.RetryPolicy(initial_interval=cast(Any, 1))},
+        r"retry_policy\.initial_interval: must be a timedelta, not 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NO_TIME)
+async def test_what_is_no_length_of_time_is_named(case: str) -> None:
+    changes, text = NO_TIME[case]
+    async with await opened(db=":memory:") as provider:
+        with pytest.raises(InvalidSpec, match=text):
+            await provider.validate(replace(SPEC, **changes))
+
+
+@pytest.mark.parametrize(
+    ("grace", "text"), [(5, "must be a timedelta, not 5"), (timedelta(-1), "must not be below zero")]
+)
+async def test_a_grace_time_that_is_none_is_refused_and_nothing_is_stopped(grace: Any, text: str) -> None:
+    async with await opened(db=":memory:") as provider:
+        await provider.create_workflow(SPEC)
+        started = await provider.start_execution("kept", {"seconds": 3600})
+        with pytest.raises(InvalidInput, match=f"grace: {text}"):
+            await provider.stop_execution(started.execution_id, kill=True, grace=grace)
+        status = await provider.get_execution_status(started.execution_id)
+        assert status.sub_state != SubState.STOPPING
+
+
+async def test_a_signal_that_is_not_json_is_named() -> None:
+    async with await opened(db=":memory:") as provider:
+        with pytest.raises(InvalidInput, match="payload: is not JSON"):
+            await provider.signal("kept.n", "approved", object())
 
 
 async def test_a_default_time_limit_and_default_retries() -> None:

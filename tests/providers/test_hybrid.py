@@ -66,6 +66,8 @@ async def test_a_workflow_goes_where_its_route_says(router: Router) -> None:
     assert chosen.provider_type == "restate"
     with pytest.raises(InvalidSpec, match="provider_type: there is no provider 'mock'; known: embedded, restate"):
         await router.validate(spec("short-two", provider_type="mock"))
+    with pytest.raises(InvalidSpec, match="provider_type: is 'restate', but this is the provider 'embedded'"):
+        await router.opened["embedded"].create_workflow(spec("short-two", provider_type="restate"))
     for workflow_id in ("short-one", "long-one", "short-elsewhere"):
         started = await router.start_execution(workflow_id, workflow_id, execution_name="n")
         assert (await router.wait(started.execution_id, timeout=60)).output == workflow_id
@@ -118,6 +120,12 @@ async def test_a_stop_and_a_signal_find_their_execution(router: Router) -> None:
     await router.signal(started.execution_id, "anything", 1)
     stopped = await router.stop_execution(started.execution_id, "enough")
     assert (stopped.state, stopped.reason) == (ExecutionState.STOPPED, "enough")
+
+
+async def test_a_provider_that_is_not_configured_is_no_provider_for_a_request(tmp_path: Path) -> None:
+    async with await providers.open_router(Configuration.load(environ={})) as router:
+        with pytest.raises(InvalidSpec, match=r"^provider_type: workflow\.restate\.endpoint: endpoint is required"):
+            await router.validate(spec("any", provider_type="restate"))
 
 
 async def test_a_wrong_configuration_is_refused_before_anything_is_opened() -> None:

@@ -188,6 +188,9 @@ async def test_an_unreachable_server_is_a_warning_at_start_and_an_error_in_use(
     async with opened(restate_server, endpoint=closed, admin_endpoint=closed_too, request_attempts=2) as provider:
         [warning] = [each for each in caplog.records if each.levelno == logging.WARNING]
         assert vars(warning)["endpoint"] == closed
+        assert (
+            f"the Restate server at {closed} does not answer" in warning.getMessage()
+        )  # also where fields are not shown
         with pytest.raises(ProviderUnavailable, match=re.escape(closed_too)) as refusal:
             await provider.get_workflow("any")
         assert (refusal.value.status_code, refusal.value.endpoint) == (None, closed_too)

@@ -43,14 +43,14 @@ def served(db: Path, *arguments: str) -> Iterator[Asked]:
             process.kill()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def holdfast_side(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
     with served(tmp_path_factory.mktemp("query") / "engine.db") as side:
         happen(side)
         yield side
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def restate_side() -> Iterator[Asked]:
     skip_without_server()
     with (

@@ -112,10 +112,13 @@ def _wait(to: Asked) -> None:
         to.send(name, "Worker/wait_awakeable", key)
         to.wait_for("suspended", name)  # so that it is decided which one pinned its note first
     to.send("hold", "Counter/busy/hold")
+    to.send("holds its turn", "Counter/turn/hold")
     to.send("scheduled", "Worker/echo", "later", delay="1h")
     for name in ("ada", "bob", "eve"):
         to.send(name, f"Signup/{name}/run", f"{name}@example.org")
-    to.wait_for("suspended", "wait_timer", "wait_signal", "wait_any", "wait_all", "call_waiting", "hold")
+    to.wait_for(
+        "suspended", "wait_timer", "wait_signal", "wait_any", "wait_all", "call_waiting", "hold", "holds its turn"
+    )
     to.wait_for("suspended", "ada", "bob", "eve")
     for number in (1, 2):
         to.send(f"queued {number}", "Counter/busy/add", number)
@@ -130,6 +133,10 @@ def _operate(to: Asked) -> None:
         to.wait_for("suspended", name)
         to.operate(name, operation)
         to.wait_for("completed", name)
+    to.send("had its turn", "Counter/turn/add", 1)
+    to.wait_for("pending", "had its turn")
+    to.operate("holds its turn", "kill")
+    to.wait_for("completed", "had its turn")
 
 
 def _resolve(to: Asked) -> None:

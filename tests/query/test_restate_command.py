@@ -42,7 +42,7 @@ class Printed:
     stderr: str
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the command's settings, so that it does not touch those of whoever runs the tests."""
     if not COMMAND.exists():
@@ -109,7 +109,7 @@ def _filled(argument: str, side: Asked) -> str:
     return argument
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sides(holdfast_side: Asked, restate_side: Asked) -> tuple[Asked, Asked]:
     return holdfast_side, restate_side
 

@@ -17,8 +17,8 @@ KINDS = "SELECT table_schema, table_name, table_type FROM information_schema.tab
 
 UNKNOWN_TO_US = frozenset(("created_using_restate_version", "last_awaiting_on_future_json"))
 """Columns that holdfast leaves null; see docs/query.md."""
-SOMETIMES_UNKNOWN = frozenset(("running_at", "idempotency_key"))
-"""Of exclusive handlers it is not recorded when they began to run; calls without idempotency key are given none."""
+SOMETIMES_UNKNOWN = frozenset(("idempotency_key",))
+"""Calls without an idempotency key are given none."""
 
 EXCEPT = {
     "sys_invocation": UNKNOWN_TO_US | SOMETIMES_UNKNOWN,
@@ -84,6 +84,15 @@ def test_the_same_partition_keys_of_keys(holdfast_side: Asked, restate_side: Ask
     ours, theirs = [sorted(map(str, side.rows(sql))) for side in (holdfast_side, restate_side)]
     assert ours == theirs
     assert ours
+
+
+def test_waiting_for_a_key_is_a_time_of_its_own(holdfast_side: Asked, restate_side: Asked) -> None:
+    sql = """
+        SELECT inboxed_at >= created_at AS queued, running_at > inboxed_at AS waited, completed_at >= running_at AS ran
+        FROM sys_invocation WHERE id = '{}' AND running_at <= now()
+    """
+    for side in (holdfast_side, restate_side):
+        assert side.rows(sql.format(side.ids["had its turn"])) == [{"queued": True, "waited": True, "ran": True}]
 
 
 def test_partition_keys_of_one_invocation_agree(holdfast_side: Asked) -> None:

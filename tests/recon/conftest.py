@@ -80,7 +80,7 @@ class Recon:
         return job
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def restate_server() -> Iterator[RunningRestate]:
     skip_without_server()
     with running_server() as server:

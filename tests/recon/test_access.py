@@ -204,3 +204,21 @@ def test_a_key_has_one_spelling():
         assert canonical(spelling) == plain
     with pytest.raises(InvalidKey):
         canonical(plain[:-4])
+
+
+# -- null bytes --------------------------------------------------------------------------------------------------
+
+
+async def test_a_null_byte_is_refused_wherever_it_stands(recon: Recon):
+    """The database takes none in a key, and a row that has one can never be read again, nor any list that holds it."""
+    async with serving(recon.store, recon.client, settings(admin_token="secret-of-the-admin")) as http:
+        for path in ("/v1/jobs?scanner_key=a%00", "/v1/threats/%00", "/v1/contributors/%00", "/v1/campaigns/%00"):
+            answer = await http.get(path)
+            assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request"), path
+            assert answer.headers["x-request-id"]
+        for body in ({"targets": ["a\0b"]}, {"targets": ["127.0.0.1"], "options": {"contributor": "\\\\\0"}}):
+            answer = await http.post("/v1/campaigns", json=body, headers=ADMIN)
+            assert (answer.status_code, "null byte" in answer.json()["message"]) == (400, True)
+        assert (await http.get("/v1/campaigns")).json()["campaigns"] == []
+        written_out = {"public_key": public(SigningKey.generate()), "name": r"six characters: \u0000"}
+        assert (await http.post("/v1/keys", json=written_out, headers=ADMIN)).is_success

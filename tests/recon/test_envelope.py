@@ -126,6 +126,7 @@ REJECTED = {
     "timestamp true": (changed(timestamp=True), "positive integer"),
     "too old": (sealed(b"1", timestamp_s=NOW_S - 301), "301 s old"),
     "too new": (sealed(b"1", timestamp_s=NOW_S + 301), "-301 s old"),
+    "newer than any float": (sealed(b"1", timestamp_s=10**400), "s old"),
     "key not base64": (changed(public_key="!" * 44), "public_key is not base64"),
     "key not text": (changed(public_key=5), "public_key is not base64"),
     "key too short": (changed(public_key=SMALL), "public_key is 31 bytes"),

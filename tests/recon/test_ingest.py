@@ -270,6 +270,17 @@ async def test_a_misaddressed_request_does_not_fail_somebody_elses_job(recon: Re
     assert victim.state is JobState.PENDING
 
 
+async def test_a_call_without_a_request_is_refused_and_not_tried_for_ever(recon: Recon, tmp_path: Path):
+    """The SDK hands an empty body on as None."""
+    keyed, plain = (SERVICE, "Enrichment", "Approval"), ("AsnEnrichment", "GeoEnrichment", "VulnEnrichment")
+    calls = [(name, "run", f"{tmp_path.name}-d") for name in keyed] + [(name, "run", None) for name in plain]
+    for name, handler, key in [*calls, ("ReconControl", "start", None), ("ReconControl", "cancel", None)]:
+        with pytest.raises(restate.HttpError) as caught:
+            async with asyncio.timeout(30):
+                await recon.client.generic_call(name, handler, b"", key=key)
+        assert caught.value.status_code == 400, name
+
+
 async def test_a_job_that_is_already_final_is_left_as_it_is(recon: Recon, tmp_path: Path):
     job_id = f"{tmp_path.name}-c"
     await recon.store.create_job(IngestRequest(job_id, "key", 1), ONE_PORT)

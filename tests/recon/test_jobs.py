@@ -220,6 +220,33 @@ async def test_without_an_engine_the_scan_is_accepted_and_the_sweeper_starts_it(
         assert len(steps) == len(set(steps)) == 8, "nothing ran twice for having been found by the sweeper"
 
 
+class HeldUp(Store):
+    """A database whose sweep does not come to an end until told to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.began, self.gate = asyncio.Event(), asyncio.Event()
+
+    async def unstarted(self, *, before: datetime, limit: int) -> list[IngestRequest]:
+        self.began.set()
+        await self.gate.wait()
+        return await super().unstarted(before=before, limit=limit)
+
+
+async def test_a_sweep_that_does_not_end_holds_up_no_start(start_recon: StartRecon, tmp_path: Path):
+    """After a crash that is a tick which waits for its next attempt: the service must come up without it."""
+    store = HeldUp(tmp_path / "surreal")
+    async with start_recon(store=store) as recon:
+        try:
+            for _ in range(2):
+                async with asyncio.timeout(30):
+                    await start_sweeper(recon.client)
+                    await store.began.wait()
+        finally:
+            store.gate.set()
+            await recon.client.generic_call(SWEEPER, "stop", b"", key=SWEEPER_KEY)
+
+
 async def test_a_job_whose_workflow_was_killed_fails_once_and_says_so(start_recon: StartRecon, tmp_path: Path):
     """The step that the kill cut off comes too late when it goes on: the job is final, and nothing is staged."""
     store = Gated(tmp_path / "surreal")

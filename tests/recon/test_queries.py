@@ -277,6 +277,20 @@ def name(row: dict[str, Any]) -> str:
     return f"{row['address']} {row['protocol']} {row['number']}" if "number" in row else row["address"]
 
 
+async def test_the_first_and_the_last_moment_of_the_calendar_can_be_asked_for(recon: Intel):
+    """What other languages take for "ever": no database counts that far in nanoseconds."""
+    ever, never = [
+        (await recon.http.get("/v1/query/new", params={"since": since})).json()["count"]
+        for since in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z")
+    ]
+    assert (ever, never) == (len(await recon.rows(_ALL["host"])), 0)
+    jobs = [
+        (await recon.http.get("/v1/jobs", params={which: "0001-01-01T00:00:00Z"})).json()["total"]
+        for which in ("created_after", "created_before")
+    ]
+    assert jobs[0] > jobs[1] == 0
+
+
 async def test_the_last_cursor_gives_what_comes_later_even_if_it_was_seen_before(tmp_path: Path):
     async with intel(tmp_path, Settings(enrich_after_ingest=False)) as recon:
         await recon.ingest(nmap_report("192.0.2.1", 22, "ssh"))
@@ -300,6 +314,7 @@ async def test_the_last_cursor_gives_what_comes_later_even_if_it_was_seen_before
         ("?since=2026-01-01T00:00:00Z&cursor=x", "either since, or the cursor"),
         ("?since=yesterday", "since must be a time"),
         ("?since=2026-01-01T00:00:00", "since must be a time"),
+        ("?since=0001-01-01T00:00:00%2B14:00", "since must be a time"),
         ("?cursor=x", "the cursor is not one"),
         ("?cursor=WyJwb3J0IiwxNzY3MjI1NjAwMDAwMDAwMDAwLG51bGxd", "the cursor belongs to a list of ports"),
         ("?since=2026-01-01T00:00:00Z&kind=job", "kind must be one of host, port"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from apps.recon.batches import cut
 from apps.recon.model import Certificate, Host, IngestRequest, Port, Scan
 from apps.recon.parsers import parse_scan
+from apps.recon.parsers.evidence import read_certificate
 from apps.recon.store import Step, Store
 
 DATA = Path(__file__).resolve().parents[2] / "apps" / "recon" / "data"
@@ -118,6 +120,16 @@ async def test_banners_and_certificates_are_evidence_of_the_service(store: Store
     [certificate] = await rows(store, "SELECT * FROM tls_cert")
     assert certificate["not_before"].isoformat() == "2004-06-03T10:11:43+00:00"
     assert certificate["not_after"].isoformat() == "2024-05-29T10:11:43+00:00"
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", "yesterday"])
+def test_a_date_that_no_calendar_has_leaves_the_certificate_without_it(moment: str):
+    pem = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----"
+    told = f"Subject: commonName=a.example\nNot valid before: {moment}\nNot valid after:  2030-01-01T00:00:00\n{pem}"
+    certificate = read_certificate(told)
+    assert certificate is not None
+    assert (certificate.cn, certificate.not_before) == ("a.example", None)
+    assert certificate.not_after == datetime(2030, 1, 1, tzinfo=UTC)
 
 
 async def test_a_long_banner_keeps_its_hash_and_a_sample(store: Store):

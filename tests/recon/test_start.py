@@ -74,3 +74,13 @@ async def test_two_demos_do_not_share_a_folder(tmp_path: Path):
     await first.communicate(b"\n")
     prepare(folder, ["*"])
     assert list(folder.iterdir()) == []
+
+
+def test_the_commands_of_the_parts_are_there_whatever_was_imported_first():
+    code = """if True:
+        import apps.recon.campaigns, click
+        from apps.recon.cli import recon
+        print(*recon.list_commands(click.Context(recon)))
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert {"campaigns", "approvals", "threats", "contributor", "enrich", "query", "jobs"} <= set(done.stdout.split())

@@ -38,6 +38,7 @@ async def begin(db: Path, target: str, entries: int, **settings: Any) -> str:
 
 CHARGE, CALL, PACK = (1, 1), (2, 3), (3, 6)
 """(number among the commands, index in the journal) of what the first version recorded."""
+RESERVE = "Call Stock/reserve"
 
 # Version of the code -> place in the journal, what is recorded there, what the code does now, the line, the difference.
 MISMATCHES = {
@@ -45,9 +46,12 @@ MISMATCHES = {
     "step added": (CHARGE, 'Run "charge"', 'does Run "check"', at("step added"), "name: charge != check"),
     "step removed": (CHARGE, 'Run "charge"', "does Call", at("call"), None),
     "step replaced": (CHARGE, 'Run "charge"', "does Call", at("step replaced"), None),
-    "sleep inserted": (CALL, "Call Stock/reserve", "does Sleep", at("sleep inserted"), None),
-    "target changed": (CALL, "Call Stock/reserve", "does Call", at("call"), "handler_name: reserve != release"),
-    "argument changed": (CALL, "Call Stock/reserve", "does Call", at("call"), """parameter: '"pen"' != '"ink"'"""),
+    "sleep inserted": (CALL, RESERVE, "does Sleep", at("sleep inserted"), None),
+    "target changed": (CALL, RESERVE, "does Call Stock/release", at("call"), "handler_name: reserve != release"),
+    "argument changed": (
+        *(CALL, RESERVE, f"does {RESERVE} with another parameter", at("call")),
+        """parameter: '"pen"' != '"ink"'""",
+    ),
     "steps swapped": (PACK, 'Run "pack"', 'does Run "label"', at("steps swapped"), "name: pack != label"),
     "end removed": (PACK, 'Run "pack"', "returns from Orders/place", at("end removed"), None),
 }
@@ -117,7 +121,7 @@ async def test_a_paused_object_keeps_its_key_and_its_state(tmp_path: Path) -> No
         info = await paused(engine, invocation)
         first = (info.last_failure or "").splitlines()[0]
         assert first.startswith(
-            "journal mismatch at command 1 (journal entry 1): recorded SetState what, but the code now"
+            "journal mismatch at command 1 (journal entry 1): recorded SetState what, but the code now does SetState which "
         )
         assert at("state renamed") in first
         behind = await send(engine, "Box/k/put", "next")

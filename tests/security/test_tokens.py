@@ -283,6 +283,16 @@ def test_a_fixed_token_that_could_be_guessed_is_refused(clock: Clock):
     assert "hunter22" not in refusal.value.message + refusal.value.hint
 
 
+@pytest.mark.parametrize("around", ["{}\n", " {}", "{} "])
+def test_a_fixed_token_that_nobody_could_send_is_refused(clock: Clock, around: str):
+    secret = "0123456789abcdef0123456789abcdef"
+    with pytest.raises(
+        InvalidSetting, match="the admin token of the environment begins or ends with a blank"
+    ) as refusal:
+        TokenGate("admin", fixed=around.format(secret), now_ms=clock)
+    assert secret not in refusal.value.message + refusal.value.hint
+
+
 def test_the_file_is_read_again_only_when_it_has_changed(
     file: TokenFile, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ):

@@ -13,7 +13,7 @@ import pytest
 from holdfast.errors import DatabaseRefused
 from holdfast.store.database import APPLICATION_ID, SCHEMA_VERSION, connect
 from holdfast.store.sqlite import SqliteTables
-from tests.core.driver import World
+from tests.core.driver import START_MS, World
 
 
 def make(path: Path, *, rows: int = 0) -> None:
@@ -88,6 +88,39 @@ def test_reopening_changes_no_schema(tmp_path: Path):
     before = path.read_bytes()
     connect(path, fsync=False).close()
     assert path.read_bytes() == before
+
+
+def test_a_file_of_schema_4_learns_when_its_invocations_waited_and_ran(tmp_path: Path):
+    path = tmp_path / "app.db"
+    connection = connect(path, fsync=False)
+    world = World(connection=connection)
+    done, sent = world.submit("Plain/run"), world.submit("Plain/run", start_at_ms=START_MS + 5)
+    later = world.submit("Plain/run", start_at_ms=START_MS + 90)
+    world.finish(done)
+    world.advance(5)
+    holder, waiting = world.submit("Counter/add", "k"), world.submit("Counter/add", "k")
+    connection.close()
+    edit(
+        path,
+        "ALTER TABLE invocation DROP COLUMN inboxed_at_ms",
+        "ALTER TABLE invocation DROP COLUMN running_at_ms",
+        "PRAGMA user_version = 4",
+    )
+    connection = connect(path, fsync=False)
+    columns = "id, inboxed_at_ms - created_at_ms, running_at_ms - created_at_ms"
+    rows = connection.execute(f"SELECT {columns} FROM invocation ORDER BY seq").fetchall()
+    assert rows == [
+        (done, None, 0),
+        (sent, None, 5),
+        (later, None, None),
+        (holder, None, None),  # nobody knows any more whether it had to wait
+        (waiting, 0, None),
+    ]
+    world = World(connection=connection)
+    world.crash()
+    world.finish(holder)
+    assert world.started[-1] == waiting
+    connection.close()
 
 
 def test_the_log_of_a_process_that_died_is_read(tmp_path: Path):

@@ -109,7 +109,7 @@ class AuditService:
         except httpx.InvalidURL as error:
             raise AuditRefused(f"audit service {self.base_url!r}: {error}", status=400) from error
         except httpx.HTTPError as error:
-            raise AuditUnavailable(f"audit service: no answer: {error or type(error).__name__}") from error
+            raise AuditUnavailable(f"audit service: no answer: {str(error) or type(error).__name__}") from error
         if response.status_code == 429 or response.status_code >= 500:
             wait = response.headers.get("retry-after", "")
             raise AuditUnavailable(

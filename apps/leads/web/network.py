@@ -49,6 +49,7 @@ _NOT_PUBLIC: tuple[IPv4Network | IPv6Network, ...] = tuple(
 _NAT64 = ip_network("64:ff9b::/96")
 _NAT64_LOCAL = ip_network("64:ff9b:1::/48")
 _IPV4_COMPATIBLE = ip_network("::/96")
+_IPV4_TRANSLATED = ip_network("::ffff:0:0:0/96")
 
 
 class AddressRefused(Exception):
@@ -64,14 +65,14 @@ class NameNotFound(Exception):
 
 
 def embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that an IPv6 address only wraps: mapped, compatible, 6to4, Teredo, NAT64."""
+    """The IPv4 address that an IPv6 address only wraps: mapped, compatible, translated, 6to4, Teredo, NAT64."""
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
     if address.sixtofour is not None:
         return address.sixtofour
     if address.teredo is not None:
         return address.teredo[1]
-    if address in _NAT64 or address in _NAT64_LOCAL or address in _IPV4_COMPATIBLE:
+    if any(address in network for network in (_NAT64, _NAT64_LOCAL, _IPV4_COMPATIBLE, _IPV4_TRANSLATED)):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return None
 

@@ -109,7 +109,7 @@ class HttpOwnerSource:
                     self._url, json=question, headers={**self._headers, "idempotency-key": key}
                 )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise OwnerSourceFailed(f"{self.name}: no answer: {error or type(error).__name__}") from error
+            raise OwnerSourceFailed(f"{self.name}: no answer: {str(error) or type(error).__name__}") from error
         if response.status_code == 404:
             return None
         if response.status_code != 200 or len(response.content) > ANSWER_BYTES_MAX:

@@ -27,6 +27,7 @@ from restate import (
     WorkflowSharedContext,
 )
 
+from apps.recon.inputs import required
 from apps.recon.store import Store
 from holdfast.patterns import Decision, Saga, ask_for_approval, decision, idempotency_key, raise_for_status
 
@@ -142,7 +143,7 @@ class Approvals:
 
         @service.main()
         async def run(ctx: WorkflowContext, request: ApprovalRequest) -> dict[str, Any]:
-            approval_id = ctx.key()
+            request, approval_id = required(request), ctx.key()
 
             async def send(awakeable_id: str) -> None:
                 await notify(await store.request(approval_id, awakeable_id, request))

@@ -26,6 +26,9 @@ ScannerName = Literal["tcp", "nmap"]
 CampaignId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 PortNumber = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+Storable = Annotated[str, msgspec.Meta(pattern=r"^[^\u0000]*$")]
+"""The database gives back no row that has a null byte."""
+Contributor = Annotated[str, msgspec.Meta(pattern=r"^[^\u0000]*$", max_length=128)]
 
 
 class CampaignOptions(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -38,9 +41,9 @@ class CampaignOptions(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=BATCH_SIZE_MAX)] = BATCH_SIZE
     target_timeout_s: Seconds = 30.0
     """A target that takes longer is a failed one."""
-    reuse_s: Annotated[float, msgspec.Meta(ge=0)] = 0
+    reuse_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0
     """A result of the same address, scanner and ports that is not older is taken instead of a new scan."""
-    contributor: str = LOCAL_CONTRIBUTOR
+    contributor: Contributor = LOCAL_CONTRIBUTOR
     """Who gets the credit: a scanner's public key, base64."""
 
 
@@ -48,7 +51,7 @@ class CampaignRequest(msgspec.Struct, omit_defaults=True):
     """Input of the workflow. The API stores the targets first and leaves them out here, to keep the journal small."""
 
     campaign_id: CampaignId
-    targets: list[str] = msgspec.field(default_factory=list[str])
+    targets: list[Storable] = msgspec.field(default_factory=list[Storable])
     """Addresses, networks or names."""
     options: CampaignOptions = msgspec.field(default_factory=CampaignOptions)
 

@@ -12,7 +12,24 @@ from apps.recon.cli.scanner import keygen, sign, submit
 from apps.recon.cli.serving import healthy, serve, worker
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": None})
+class _WithParts(click.Group):
+    """Asks the parts for their commands when somebody asks for a command, not while this package is imported: parts
+    import it themselves, and whichever of them came first would not be ready to answer."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        self._collect()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        self._collect()
+        return super().get_command(ctx, cmd_name)
+
+    def _collect(self) -> None:
+        for command in parts.collect("commands"):
+            self.add_command(command)
+
+
+@click.group(cls=_WithParts, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": None})
 @click.option("--url", envvar="RECON_URL", default=API_URL, show_default=True, help="The API of recon (RECON_URL).")
 @click.option("--token", envvar="RECON_ADMIN_TOKEN", help="Admin token, for keys and approvals (RECON_ADMIN_TOKEN).")
 @click.option("--json", "as_json", is_flag=True, help="Answers as JSON on standard output, for programs.")
@@ -22,7 +39,7 @@ def recon(context: click.Context, url: str, token: str | None, as_json: bool) ->
     context.obj = Api(url, token, as_json=as_json)
 
 
-for command in (keygen, sign, submit, jobs, keys, serve, worker, healthy, *parts.collect("commands")):
+for command in (keygen, sign, submit, jobs, keys, serve, worker, healthy):
     recon.add_command(command)
 
 

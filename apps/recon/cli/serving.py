@@ -59,7 +59,7 @@ def healthy(at: str | None) -> None:
     try:
         httpx.get(at, timeout=3).raise_for_status()
     except httpx.HTTPError as error:
-        raise Failure(f"{at} does not answer: {error or type(error).__name__}") from None
+        raise Failure(f"{at} does not answer: {str(error) or type(error).__name__}") from None
 
 
 @click.command()

@@ -13,6 +13,7 @@ from apps.recon.enrich import cymru, mmdb, places
 from apps.recon.enrich.model import BATCH_MAX, Failure, LookupRequest, LookupResult, Totals
 from apps.recon.enrich.places import AddressKind, Lookup
 from apps.recon.enrich.sources import CACHE_TTL, Sources
+from apps.recon.inputs import required
 from apps.recon.store import Store
 from holdfast.patterns import EXTERNAL_CALL, RateLimiter, batches
 
@@ -41,6 +42,7 @@ def lookup_service(kind: AddressKind, store: Store, sources: Sources, whois_rate
 
     @service.handler()
     async def run(ctx: Context, request: LookupRequest) -> LookupResult:
+        request = required(request)
         if len(request.ips) > BATCH_MAX:
             raise TerminalError(f"{len(request.ips)} addresses; at most {BATCH_MAX} at a time", status_code=400)
         if (missing := sources.missing(kind)) is not None:

@@ -36,6 +36,7 @@ from apps.recon.enrich.model import (
 )
 from apps.recon.enrich.sources import Sources
 from apps.recon.enrich.vulnerabilities import Nvd, vuln_service
+from apps.recon.inputs import required
 from apps.recon.settings import Settings
 from apps.recon.store import Store
 from holdfast.patterns import RateLimiter, fan_out
@@ -97,6 +98,7 @@ def _workflow(store: Store, sources: Sources, enrich_batch: Handler) -> Workflow
 
     @workflow.main()
     async def run(ctx: WorkflowContext, request: EnrichRequest) -> Progress:
+        request = required(request)
         try:
             done = await all_batches(ctx, request)
         except TerminalError as error:
@@ -119,7 +121,7 @@ def _batch_service(store: Store, find: dict[str, Handler]) -> tuple[Service, Han
 
     @service.handler()
     async def run(ctx: Context, batch: BatchRequest) -> BatchResult:
-        request = batch.request
+        request = required(batch).request
         listed = await ctx.run_typed("list", _list, RunOptions(type_hint=Listed), store, batch)
         lookup = LookupRequest(listed.addresses, request.job_id, request.force_refresh, batch.started_at_ms)
         outcomes = await fan_out(

@@ -15,6 +15,7 @@ from apps.recon.enrich.matching import Applies, applies
 from apps.recon.enrich.model import BATCH_MAX, Failure, LookupRequest, LookupResult, Totals, VulnTotals
 from apps.recon.enrich.nvd_client import PAGE_MAX, REQUESTS_PER_30S, REQUESTS_PER_30S_WITH_KEY, fetch_page
 from apps.recon.enrich.sources import CACHE_TTL, Sources
+from apps.recon.inputs import required
 from apps.recon.settings import Settings
 from apps.recon.store import Store
 from holdfast.patterns import Cache, RateLimiter, fan_out
@@ -102,6 +103,7 @@ def vuln_service(store: Store, sources: Sources, nvd: Nvd) -> tuple[Service, Any
 
     @service.handler()
     async def run(ctx: Context, request: LookupRequest) -> LookupResult:
+        request = required(request)
         if len(request.ips) > BATCH_MAX:
             raise TerminalError(f"{len(request.ips)} addresses; at most {BATCH_MAX} at a time", status_code=400)
         identified = await ctx.run_typed("identify", _identify, RunOptions(type_hint=Identified), store, request.ips)

@@ -24,9 +24,12 @@ NAMES_MAX = 100
 
 
 def read_banner(text: str | None) -> str | None:
-    """A banner, without surrounding blanks and without lone surrogates."""
+    """A banner, without surrounding blanks, lone surrogates and null bytes, which the database could not give back.
+
+    masscan escapes null bytes of binary greetings, MySQL's for one, so they do come.
+    """
     banner = (text or "").strip()[:TEXT_MAX]
-    return banner.encode("utf-8", "replace").decode() or None
+    return banner.encode("utf-8", "replace").decode().replace("\0", "?") or None
 
 
 def read_certificate(text: str | None) -> Certificate | None:
@@ -60,6 +63,6 @@ def _alternatives(text: str) -> list[str]:
 def _date(text: str) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # the first or last day of the calendar, in another zone
         return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

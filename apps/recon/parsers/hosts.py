@@ -91,8 +91,8 @@ def add_port(host: Host, port: Port) -> None:
 
 
 def _text(value: str | None) -> str | None:
-    """Free text of a scanner, shortened, and without lone surrogates (legal in JSON, in no database)."""
-    return value[:_TEXT_MAX].encode("utf-8", "replace").decode() if value else None
+    """Free text of a scanner, shortened, without lone surrogates and null bytes: legal in JSON, in no database's keys."""
+    return value[:_TEXT_MAX].encode("utf-8", "replace").decode().replace("\0", "?") if value else None
 
 
 def _address(value: Any) -> str | None:

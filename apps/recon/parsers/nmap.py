@@ -47,13 +47,18 @@ def parse_nmap(text: str) -> Scan:
     except DefusedXmlException as error:
         raise ScanRejected("the XML declares entities, which no nmap report does") from error
     except ParseError as error:
-        raise ScanRejected(f"the XML is broken: {error}") from error
+        raise ScanRejected(f"the XML is broken: {_shortened(str(error))}") from error
     return gathered.scan("nmap")
 
 
 def _check_root(root: Any) -> None:
     if root.tag != "nmaprun":
-        raise ScanRejected(f"the XML is not an nmap report: its root is <{root.tag}>, not <nmaprun>")
+        raise ScanRejected(f"the XML is not an nmap report: its root is <{_shortened(root.tag)}>, not <nmaprun>")
+
+
+def _shortened(text: str) -> str:
+    """A name can be as long as the whole file, and what is wrong with it goes into the job's row and the journal."""
+    return text if len(text) <= 100 else f"{text[:100]} ..."
 
 
 def _without_declaration(text: str) -> str:

@@ -34,6 +34,7 @@ from holdfast.errors import (
 )
 from holdfast.query.media import COLUMNS_HEADER
 from holdfast.runtime.introspect import InvocationInfo, JournalEntryInfo
+from holdfast.security.bearer import bearer_headers
 
 _Row = TypeVar("_Row", InvocationInfo, JournalEntryInfo)
 
@@ -384,9 +385,7 @@ def http_client(url: str, *, timeout_s: float | None, token: str | None = None) 
     # Loading the certificate store takes longer than everything else here; plain HTTP needs none. SSL_CERT_FILE names
     # another store: the certificate of an engine is often of an authority of one's own.
     verify = httpx.create_ssl_context() if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if token is not None and not (token.isascii() and token.isprintable()):
-        raise InvalidRequest("the token has characters that no header can carry", hint="copy it again")
-    headers = {"authorization": f"Bearer {token}"} if token else {}
+    headers = bearer_headers(token)
     return httpx.Client(timeout=httpx.Timeout(timeout_s, connect=5.0), trust_env=False, verify=verify, headers=headers)
 
 
@@ -397,7 +396,7 @@ def unreachable(url: str, error: httpx.TransportError) -> EngineError:
         return EngineError(f"the certificate of {url} is not trusted", hint=hint)
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return EngineStopped(f"no engine answers at {url}", hint="start one: holdfast serve module:app")
-    return EngineError(f"lost the engine at {url}: {error or type(error).__name__}", hint="is it still running?")
+    return EngineError(f"lost the engine at {url}: {str(error) or type(error).__name__}", hint="is it still running?")
 
 
 def _parsed(answer: httpx.Response) -> dict[str, Any]:

@@ -146,6 +146,8 @@ class Registry:
             "inactivity_timeout_ms": fields.duration_ms("inactivity_timeout"),
             "abort_timeout_ms": fields.duration_ms("abort_timeout"),
         }
+        if all(value is None for value in settings.values()):
+            return JSONResponse(self._metadata(known_service(self._engine, name)))  # a look, as on a server
         self._engine.check_running()
         if name not in self._engine.services:
             raise InvalidRequest(f"not found in the schema registry: service with name '{name}'", status=404)

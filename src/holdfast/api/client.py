@@ -46,6 +46,8 @@ from holdfast.providers.types import (
     duration_text,
     time_text,
 )
+from holdfast.providers.validation import check_grace
+from holdfast.security.bearer import bearer_headers
 
 T = TypeVar("T")
 
@@ -76,6 +78,8 @@ class HttpProvider(WorkflowProvider):
             ca_file: PEM file of the authorities whose certificates it may have; None means those of the system.
             request_timeout_s: How long one answer may take, seconds; `wait` and `watch` take as long as they need.
             patience_s: How long the server may be gone while we wait or watch.
+        Raises:
+            InvalidRequest: no header can carry the token.
         """
         self.url = url.rstrip("/").removesuffix("/v1")
         self._patience_s = patience_s
@@ -87,7 +91,7 @@ class HttpProvider(WorkflowProvider):
             else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         )
         self._http = httpx.AsyncClient(
-            headers={"authorization": f"Bearer {token}"} if token else {},
+            headers=bearer_headers(token),
             timeout=httpx.Timeout(request_timeout_s, connect=5.0),
             trust_env=False,  # proxies of the environment are for the internet, not for an engine next door
             verify=verify,
@@ -168,6 +172,7 @@ class HttpProvider(WorkflowProvider):
     async def stop_execution(
         self, execution_id: str, reason: str = "", *, grace: timedelta | None = None, kill: bool = False
     ) -> ExecutionStatus:
+        check_grace(grace)
         body = {"reason": reason, "grace": None if grace is None else duration_text(grace), "kill": kill}
         # The answer waits for the end, or for the grace time: that long and a little longer.
         limit_s = REQUEST_TIMEOUT_S + (grace.total_seconds() if grace is not None else 60.0 if kill else 0.0)
@@ -291,7 +296,7 @@ class HttpProvider(WorkflowProvider):
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             message = f"no API answers at {self.url}"
         else:
-            message = f"lost the API at {self.url}: {error or type(error).__name__}"
+            message = f"lost the API at {self.url}: {str(error) or type(error).__name__}"
         hint = "start one: holdfast serve module:app, or, in front of a Restate server, holdfast api"
         return ProviderUnavailable(message, endpoint=self.url, hint=hint)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from typing import Any
 
@@ -43,9 +42,10 @@ def metrics(admin_url: str, port: int | None, host: str, as_json: bool, **securi
     import asyncio
 
     from holdfast.metrics import RestateMetrics, render
+    from holdfast.security.bearer import bearer_headers
 
     token = os.environ.get(ADMIN_TOKEN_VARIABLE)
-    headers = {"authorization": f"Bearer {token}"} if token else {}
+    headers = bearer_headers(token)
     source = RestateMetrics(admin_url, headers=headers)
 
     async def printed() -> None:
@@ -67,7 +67,6 @@ def metrics(admin_url: str, port: int | None, host: str, as_json: bool, **securi
         from holdfast.server import serve_metrics
 
         logs.configure("console", "info")
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # a line per query
         guarding = SecurityConfig(admin_token=token, **security)
         await serve_metrics(source, host=host, port=port, security=guarding, on_ready=announce)
 

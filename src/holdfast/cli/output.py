@@ -31,6 +31,9 @@ _NEXT_BY_WORDS = {
     "CERTIFICATE_VERIFY_FAILED": "name the file of the authority that made it: holdfast serve --endpoint-ca ca.pem",
     "status code '401'": "does it ask for signed requests? holdfast serve --identity-key identity.pem; for a token? "
     "holdfast deployments register URL --header 'authorization: …'",
+    "server possibly supports only HTTP/1.1": "say so: --http1; or serve it with a server that speaks HTTP/2, like hypercorn",
+    "status code '404'": "where is the SDK's application mounted? Register the URL with that path, such as "
+    "http://localhost:9080/restate",
     "Service type cannot be changed": "give the service another name; or, if the change is meant, --breaking",
     "The request field 'invocation_id' is invalid": "ids begin with inv_1 and are copied whole: holdfast invocations list",
     "only absolute URIs can be used": "write all of it, e.g. http://localhost:9080",

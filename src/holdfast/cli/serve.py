@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -208,6 +209,7 @@ def serve(
     application = None if app is None else load_app(app)
     if is_guarded:
         _guard(application)
+    _tell_wrong_settings()
     from holdfast.server import serve as run
 
     def announce(serving: Serving) -> None:
@@ -232,6 +234,24 @@ def serve(
                 on_ready=announce,
             )
         )
+
+
+def _tell_wrong_settings() -> None:
+    """What is wrong in the settings of workflows is told now, not at the first request to `/v1`.
+
+    Handlers do not need them, so it is no reason not to start; and without variables or a file here nothing is loaded.
+    """
+    is_variable = any(name.startswith("HOLDFAST_WORKFLOW_") or name == "HOLDFAST_CONFIG" for name in os.environ)
+    if not is_variable and not Path("holdfast.toml").is_file():
+        return
+    from holdfast.providers.configuration import Configuration
+    from holdfast.providers.errors import InvalidConfiguration
+
+    try:
+        Configuration.load().check()
+    except InvalidConfiguration as error:
+        for problem in error.problems:
+            logger.warning("/v1 refuses requests until this setting of workflows is put right: %s", problem)
 
 
 def _guard(application: Any) -> None:

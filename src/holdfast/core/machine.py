@@ -308,12 +308,12 @@ class Machine:
         if inv.exclusive:
             lock = self.lock(inv.service, inv.key or "")
             if lock.holder is not None or lock.waiting:
-                inv.status = Status.INBOXED
+                inv.status, inv.inboxed_at_ms = Status.INBOXED, at_ms
                 inv.inbox_seq = self.next_number()
                 lock.waiting.append(inv.seq)
                 return
             lock.holder = inv.seq
-        inv.status = Status.INVOKED
+        inv.status, inv.running_at_ms = Status.INVOKED, at_ms
         self.effects.append(StartAttempt(inv))
 
     def lock(self, service: str, key: str) -> Lock:
@@ -354,7 +354,7 @@ class Machine:
             if following is None or following.status != Status.INBOXED:
                 continue
             lock.holder = seq
-            following.status = Status.INVOKED
+            following.status, following.running_at_ms = Status.INVOKED, at_ms
             following.inbox_seq = None
             self.change(following, at_ms)
             self.effects.append(StartAttempt(following))

@@ -11,6 +11,7 @@ how the two differ, and sends no stack trace with a mismatch.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +33,7 @@ _FOREIGN = re.compile(
     r"|[/\\]node_modules[/\\]|^node:"
 )
 _DIFFERENCE = re.compile(r"^- Difference:\n((?:   ?.*\n?)+)", re.MULTILINE)
+_FIELD = re.compile(r"(?P<field>\w+): (?P<quote>'?)(?P<old>.*)(?P=quote) != (?P=quote)(?P<new>.*)(?P=quote)")
 _AWAITED = re.compile(r"^Notifications awaited on this await point:\n((?: - .*\n?)+)", re.MULTILINE)
 
 
@@ -44,6 +46,9 @@ class _Recorded:
     index: int
     """Among all entries: how the journal is shown."""
     text: str
+    message_type: int | None = None
+    names: tuple[tuple[str, str], ...] = ()
+    """What it is about, by the field's name in the SDK's differences."""
 
 
 def is_mismatch(error: AttemptError) -> bool:
@@ -73,7 +78,8 @@ def explain(
         first = f"protocol violation{at}: {error.message} [RT0012]"
         lines = [first, "The code changed after this invocation began, or engine and SDK do not understand each other."]
     else:
-        recorded, attempted, awaited = _recorded(error, journal), _attempted(error, target), _awaited(error)
+        recorded, awaited = _recorded(error, journal), _awaited(error)
+        attempted = _attempted(error, target, recorded)
         detail |= {
             "recorded": recorded.text,
             "attempted": f"awaits {awaited}" if awaited else attempted,
@@ -115,15 +121,23 @@ def _recorded(error: AttemptError, journal: bytes) -> _Recorded:
     number = len(commands) - 1 if error.command_index is None else error.command_index
     if not 0 <= number < len(commands):
         return _Recorded(number, len(entries), "nothing more")
-    return _Recorded(number, commands[number], describe(*entries[commands[number]]))
+    message_type, body = entries[commands[number]]
+    return _Recorded(number, commands[number], describe(message_type, body), message_type, _names(message_type, body))
 
 
-def _attempted(error: AttemptError, target: str) -> str:
+def _attempted(error: AttemptError, target: str, recorded: _Recorded) -> str:
     if error.command_type is None:
         return "does something else"
     if error.command_type == m.OUTPUT:
         return f"returns from {target}"
-    return f"does {_title(error.command_type, error.command_name or '')}"
+    title = _title(error.command_type, error.command_name or "")
+    differences = [found for line in _difference(error.message) if (found := _FIELD.fullmatch(line.strip()))]
+    if error.command_name or not differences or error.command_type != recorded.message_type or not recorded.names:
+        return f"does {title}"
+    # The SDK names steps only. Of two commands of one type it says how they differ, and one of them is here.
+    changed = {found["field"]: found["new"] for found in differences}
+    text = f"{title} {_joined((field, changed.get(field, name)) for field, name in recorded.names)}"
+    return f"does {text}" if text != recorded.text else f"does {text} with another {', '.join(changed)}"
 
 
 def _awaited(error: AttemptError) -> str:
@@ -147,19 +161,35 @@ def describe(message_type: int, body: bytes) -> str:
     try:
         content = message(body)
         title = _title(message_type, string(content, 12))
-        if message_type in (m.CALL, m.ONE_WAY_CALL):
-            call = m.call_request(message_type, body)
-            return f"{title} {'/'.join(_cut(part) for part in (call.service, call.key, call.handler) if part)}"
-        if message_type in _NAMED_BY_FIRST_FIELD:
-            return f"{title} {_cut(string(content, 1))}"
     except MalformedFrame:  # stored as it came; the message is for people and must not fail
         return _title(message_type, "")
-    return title
+    names = _names(message_type, body)
+    return f"{title} {_joined(names)}" if names else title
+
+
+def _names(message_type: int, body: bytes) -> tuple[tuple[str, str], ...]:
+    try:
+        if message_type in (m.CALL, m.ONE_WAY_CALL):
+            call = m.call_request(message_type, body)
+            return ("service_name", call.service), ("key", call.key or ""), ("handler_name", call.handler)
+        field = _FIRST_FIELDS.get(message_type)
+        return ((field, string(message(body), 1)),) if field is not None else ()
+    except MalformedFrame:
+        return ()
+
+
+def _joined(names: Iterable[tuple[str, str]]) -> str:
+    return "/".join(_cut(name) for _, name in names if name)
 
 
 _STATE = (m.GET_LAZY_STATE, m.GET_EAGER_STATE, m.SET_STATE, m.CLEAR_STATE)
 _PROMISE = (m.GET_PROMISE, m.PEEK_PROMISE, m.COMPLETE_PROMISE)
-_NAMED_BY_FIRST_FIELD = frozenset((*_STATE, *_PROMISE, m.SEND_SIGNAL, m.COMPLETE_AWAKEABLE))
+_FIRST_FIELDS = {
+    **dict.fromkeys((*_STATE, *_PROMISE), "key"),
+    m.SEND_SIGNAL: "target_invocation_id",
+    m.COMPLETE_AWAKEABLE: "awakeable_id",
+}
+"""Type -> how the SDK calls the first field, which names the command."""
 
 
 def _title(message_type: int, name: str) -> str:

@@ -80,6 +80,8 @@ class Invocation:
         "created_at_ms",
         "modified_at_ms",
         "start_at_ms",
+        "inboxed_at_ms",
+        "running_at_ms",
         "completed_at_ms",
         "idempotency_key",
         "invoked_by_id",
@@ -147,6 +149,10 @@ class Invocation:
         self.created_at_ms = created_at_ms
         self.modified_at_ms = created_at_ms
         self.start_at_ms: int | None = None
+        self.inboxed_at_ms: int | None = None
+        """When it began to wait for its key; None: it never did."""
+        self.running_at_ms: int | None = None
+        """When it could begin to run: nothing delayed it any more, and its key was free."""
         self.completed_at_ms: int | None = None
         self.idempotency_key: str | None = None
         self.invoked_by_id: str | None = None

@@ -156,12 +156,12 @@ def register(
     Raises:
         DeploymentRefused: the server's own message and code.
         EngineStopped: nothing answers.
+        InvalidRequest: no header can carry the token.
     """
     admin_url = admin_url.rstrip("/")
     body = {**address.request(), "force": force, "breaking": breaking, "dry_run": dry_run}
-    headers = {"authorization": f"Bearer {token}"} if token else {}
-    with http_client(admin_url, timeout_s=_REQUEST_TIMEOUT_S) as http:
-        answer = _post(http, f"{admin_url}/deployments", body, headers, wait_s)
+    with http_client(admin_url, timeout_s=_REQUEST_TIMEOUT_S, token=token) as http:
+        answer = _post(http, f"{admin_url}/deployments", body, wait_s)
     if answer.status_code not in (200, 201):
         raise _refused(admin_url, address, answer)
     try:
@@ -172,11 +172,11 @@ def register(
         raise _refused(admin_url, address, answer) from None
 
 
-def _post(http: httpx.Client, url: str, body: dict[str, Any], headers: dict[str, str], wait_s: float) -> httpx.Response:
+def _post(http: httpx.Client, url: str, body: dict[str, Any], wait_s: float) -> httpx.Response:
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            return http.post(url, json=body, headers=headers)
+            return http.post(url, json=body)
         except httpx.TransportError as error:
             # Registering twice is the same as once, so a lost answer is no reason to stop either.
             if time.monotonic() >= deadline:

@@ -114,8 +114,7 @@ class BoundedLog:
         @service.handler(kind="shared", state_preload=True)
         async def recent(ctx: ObjectSharedContext, count: int) -> list[Any]:
             log = await _log(ctx)
-            first = max(log["first"], log["next"] - max(0, count))
-            return [await read_state(ctx, _name(index)) for index in range(first, log["next"])]
+            return [await read_state(ctx, _name(index)) for index in _last(log, count)]
 
         @service.handler(kind="shared")
         async def status(ctx: ObjectSharedContext) -> LogStatus:
@@ -128,6 +127,17 @@ class BoundedLog:
 async def _log(ctx: ObjectContext | ObjectSharedContext) -> LogStatus:
     log = await read_state(ctx, "log")
     return LogStatus(first=0, next=0, chunks=0) if log is None else LogStatus(**log)
+
+
+def _last(log: LogStatus, count: Any) -> range:
+    """Indices of the newest entries at hand. A `count` that came over HTTP may be anything.
+
+    Raises:
+        TerminalError: 400.
+    """
+    if type(count) is not int:
+        raise TerminalError("give the number of entries, a whole number", status_code=400)
+    return range(max(log["first"], log["next"] - max(0, count)), log["next"])
 
 
 def _name(index: int) -> str:

@@ -49,10 +49,16 @@ class Cron:
             ) from None
 
     def after(self, at_ms: int) -> Iterator[int]:
-        """Times later than `at_ms`, in order, as milliseconds since the epoch. None if it never fires again."""
-        begin = datetime.fromtimestamp(at_ms / 1000, UTC).astimezone(self._zone)
-        for due in CronSim(self._expression, begin):
-            yield round(due.timestamp() * 1000)
+        """Times later than `at_ms`, in order, as milliseconds since the epoch. None if it never fires again.
+
+        It never does once the calendar is at its end, in the year 9999.
+        """
+        try:
+            begin = datetime.fromtimestamp(at_ms / 1000, UTC).astimezone(self._zone)
+            for due in CronSim(self._expression, begin):
+                yield round(due.timestamp() * 1000)
+        except OverflowError:
+            return
 
     def next_ms(self, at_ms: int) -> int | None:
         """The first time later than `at_ms`."""

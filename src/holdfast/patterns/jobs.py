@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from restate import ObjectContext, ObjectSharedContext, TerminalError, VirtualObject
 
@@ -92,6 +92,7 @@ class JobTracker:
 
         @service.handler()
         async def advance(ctx: ObjectContext, step: Advance) -> Job:
+            _check(step)
             job = await _known(ctx)
             if job["state"] != "processing":
                 raise TerminalError(f"job {ctx.key()} is {job['state']}, not processing", status_code=409)
@@ -125,6 +126,23 @@ class JobTracker:
         self.create, self.start, self.advance = create, start, advance
         self.complete, self.fail, self.cancel = complete, fail, cancel
         self.remove, self.get = remove, get
+
+
+def _check(step: Any) -> None:
+    """What a caller over HTTP got wrong would otherwise be retried for ever, and its job be locked meanwhile.
+
+    Raises:
+        TerminalError: 400.
+    """
+    fields = cast("dict[str, Any]", step) if isinstance(step, dict) else None
+    if (
+        fields is None
+        or any(type(fields.get(name, 0)) is not int or fields.get(name, 0) < 0 for name in ("done", "total"))
+        or not isinstance(fields.get("note", ""), str)
+    ):
+        raise TerminalError(
+            "give an object with any of done and total, whole numbers from 0, and note, a text", status_code=400
+        )
 
 
 async def _known(ctx: ObjectContext | ObjectSharedContext) -> Job:

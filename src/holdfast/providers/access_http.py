@@ -30,6 +30,7 @@ from holdfast.providers.errors import (
 )
 from holdfast.providers.merged import Merged
 from holdfast.providers.types import HistoryEvent, time_text
+from holdfast.security.bearer import bearer_headers
 
 _TRY_LATER = (429, 502, 503, 504)
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.1, 2.0
@@ -84,7 +85,7 @@ class HttpAccess(EngineAccess):
         self._timeout_s = request_timeout.total_seconds()
         is_local = all(urlsplit(each).hostname in _LOCAL_HOSTS for each in (endpoint, admin_endpoint))
         self._http = httpx.AsyncClient(
-            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
+            headers=bearer_headers(api_key),
             # Waiting for a free connection is no failure of the server: with many requests at once some must wait.
             timeout=httpx.Timeout(self._timeout_s, pool=None),
             verify=_trust(ca_file, is_needed=any(each.startswith("https:") for each in (endpoint, admin_endpoint))),
@@ -407,7 +408,7 @@ class HttpAccess(EngineAccess):
         elif isinstance(error, httpx.ConnectError):
             what = f"cannot be reached: {error}"
         else:
-            what = f"broke off: {error or type(error).__name__}"
+            what = f"broke off: {str(error) or type(error).__name__}"
         return ProviderUnavailable(f"{endpoint} {what}", endpoint=endpoint)
 
     def _document(self, answer: httpx.Response, endpoint: str) -> dict[str, Any]:

@@ -89,14 +89,13 @@ class Configuration:
         variables = os.environ if environ is None else environ
         given = _from_file(_file(file, variables))
         more, problems = _from_environment(variables)
-        given |= more
-        given |= {key: Given(value, flag_origin) for key, value in (flags or {}).items()}
-        return cls(given, problems)
+        given = _over(more, given)
+        return cls(_over({key: Given(value, flag_origin) for key, value in (flags or {}).items()}, given), problems)
 
     def with_flags(self, flags: Mapping[str, Any], origin: str = "flag") -> Configuration:
         """A copy in which these values win."""
         more = {key: Given(value, origin) for key, value in flags.items()}
-        return Configuration(self._given | more, self._source_problems)
+        return Configuration(_over(more, self._given), self._source_problems)
 
     # ---- values ----------------------------------------------------------------------------------------------------------
 
@@ -108,7 +107,7 @@ class Configuration:
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """In the order they are written; the first that matches counts."""
+        """The first that matches counts: flags, then the variable, then the file, each in the order it is written."""
         prefix = f"{ROUTING}."
         return tuple(
             Route(key.removeprefix(prefix), str(given.raw))
@@ -218,7 +217,7 @@ class Configuration:
         try:
             return setting.parse(given.raw), None
         except (TypeError, ValueError) as error:
-            reason = "is not of the right form" if setting.is_secret else str(error)
+            reason = f"is not of the right form: {setting.form}" if setting.is_secret else str(error)
             return setting.default, self._problem(key, reason)
 
     def _problem(self, key: str, reason: str) -> str:
@@ -233,9 +232,13 @@ class Configuration:
             if key in known or key.startswith(f"{ROUTING}."):
                 continue
             section, _, name = key.removeprefix("workflow.").partition(".")
-            if section in names and name:
+            if not key.startswith("workflow."):
+                found.append(self._problem(key, "is unknown: every setting is under workflow, e.g. [workflow.restate]"))
+            elif section in names and name:
                 allowed = [setting.name for setting in _settings(section)]
                 found.append(self._problem(key, f"is no setting; allowed: {', '.join(allowed)}"))
+            elif section in (*names, "routing"):
+                found.append(self._problem(key, f"is a section, and has no value of its own: [{key}]"))
             else:
                 allowed = ["default_provider", "routing", *names]
                 found.append(self._problem(key, f"is no section of workflow; allowed: {', '.join(allowed)}"))
@@ -245,6 +248,11 @@ class Configuration:
 def variable_for(key: str) -> str:
     """`workflow.restate.api_key` -> `HOLDFAST_WORKFLOW_RESTATE_API_KEY`."""
     return "HOLDFAST_" + re.sub(r"[^A-Z0-9]", "_", key.upper())
+
+
+def _over(stronger: Mapping[str, Given], weaker: Mapping[str, Given]) -> dict[str, Given]:
+    """Both; the stronger source wins and comes first: of routes the first that matches counts."""
+    return {**stronger, **{key: value for key, value in weaker.items() if key not in stronger}}
 
 
 def _known_keys() -> list[str]:
@@ -305,8 +313,8 @@ def _from_file(path: Path | None) -> dict[str, Given]:
     workflow: Any = document.get("workflow", {})
     if not isinstance(workflow, dict):
         raise InvalidConfiguration([f"{path}: workflow must be a table: [workflow.restate] …"])
-    given: dict[str, Given] = {}
     origin = f"file {path}"
+    given = {name: Given(value, origin) for name, value in document.items() if name != "workflow"}  # told as unknown
     for name, value in cast("dict[str, Any]", workflow).items():
         if isinstance(value, dict):
             for inner, item in cast("dict[str, Any]", value).items():

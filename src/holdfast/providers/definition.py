@@ -111,6 +111,10 @@ def choose_handler(service: ServiceSpec, name: str | None) -> HandlerSpec:
     Raises:
         InvalidSpec: there is no such handler, or none is named and there are several.
     """
+    if not service.handlers:
+        raise InvalidSpec(
+            "definition", f"{service.name} has no handlers", hint="decorate a function with its handler()"
+        )
     known = ", ".join(service.handlers)
     run = next((each for each in service.handlers.values() if each.is_workflow_run), None)
     if name is not None:

@@ -35,7 +35,7 @@ from holdfast.providers.types import (
     Page,
     StateChange,
 )
-from holdfast.providers.validation import check_execution, parse_duration
+from holdfast.providers.validation import check_execution, check_grace, json_text, parse_duration
 
 T = TypeVar("T")
 
@@ -285,6 +285,7 @@ class Executions(WorkflowProvider):
     async def stop_execution(
         self, execution_id: str, reason: str = "", *, grace: timedelta | None = None, kill: bool = False
     ) -> ExecutionStatus:
+        check_grace(grace)
         supervisor, notes = await self._supervisor(execution_id)
         if is_over(supervisor, notes):
             return await self._status(execution_id, history=False)
@@ -366,6 +367,7 @@ class Executions(WorkflowProvider):
     async def signal(
         self, execution_id: str, name: str, payload: Any = None, *, idempotency_key: str | None = None
     ) -> Any:
+        json_text("payload", payload)
         notes = await self._started_notes(execution_id)
         if name.startswith("sign_1"):
             await self._access.resolve_awakeable(name, payload)

@@ -81,12 +81,12 @@ class EngineProvider(Executions):
 
     @operation
     async def validate(self, spec: WorkflowSpec) -> None:
-        check_spec(spec)
+        self._check_spec(spec)
         await self._check_placeable(spec)
 
     @operation
     async def create_workflow(self, spec: WorkflowSpec) -> CreateWorkflowResult:
-        check_spec(spec)
+        self._check_spec(spec)
         stored = await self._record(spec.workflow_id)
         if stored is not None:
             return self._created(stored, is_new=False)
@@ -98,6 +98,15 @@ class EngineProvider(Executions):
         except InvocationFailed as error:
             raise _name_taken(error.message, spec.workflow_id) from error
         return self._created(registered["record"], is_new=registered["is_new"])
+
+    def _check_spec(self, spec: WorkflowSpec) -> None:
+        check_spec(spec)
+        if spec.provider_type not in (None, self.name):
+            raise InvalidSpec(
+                "provider_type",
+                f"is {spec.provider_type!r}, but this is the provider {self.name!r}",
+                hint="leave it out, or use open_router(), which chooses by it",
+            )
 
     def _service_name(self, spec: WorkflowSpec, definition: Definition | None) -> str:
         """The configured name, or the one made from the id; services of a ready application keep theirs."""

@@ -176,7 +176,8 @@ class RestateProvider(EngineProvider):
             await self._http.health()
         except ProviderUnavailable as error:
             log.warning(
-                "the Restate server does not answer; requests will be tried when they are made",
+                "the Restate server at %s does not answer; requests will be tried when they are made",
+                error.endpoint,
                 extra={
                     "operation": "connect",
                     "endpoint": error.endpoint,

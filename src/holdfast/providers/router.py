@@ -14,7 +14,14 @@ from typing import Any, TypeVar
 
 from holdfast.providers.base import PAGE_LIMIT_DEFAULT, WorkflowProvider
 from holdfast.providers.configuration import Configuration
-from holdfast.providers.errors import ExecutionNotFound, InvalidInput, InvalidSpec, ProviderNotFound, WorkflowNotFound
+from holdfast.providers.errors import (
+    ExecutionNotFound,
+    InvalidConfiguration,
+    InvalidInput,
+    InvalidSpec,
+    ProviderNotFound,
+    WorkflowNotFound,
+)
 from holdfast.providers.naming import split_execution_id
 from holdfast.providers.types import (
     CreateWorkflowResult,
@@ -85,8 +92,9 @@ class Router(WorkflowProvider):
             return await self._of_workflow(spec.workflow_id)
         try:
             return await self.provider(spec.provider_type)
-        except ProviderNotFound as error:
-            raise InvalidSpec("provider_type", error.message) from error
+        except (ProviderNotFound, InvalidConfiguration) as error:
+            # Named by the request, so that is what is wrong; one that the configuration itself names is another matter.
+            raise InvalidSpec("provider_type", error.message, hint=error.hint) from error
 
     async def _candidates(self, workflow_id: str) -> list[WorkflowProvider]:
         """Where a workflow may be: by its route first, then wherever else."""

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from holdfast.providers.errors import InvalidSpec
 from holdfast.providers.types import PAYLOAD_BYTES_MAX, duration_text
 from holdfast.providers.validation import check_service_name, parse_duration
+from holdfast.security.bearer import can_be_sent
 
 MECHANISMS = ("lambda", "fargate", "kubernetes", "self-hosted", "local")
 AUTH_TYPES = ("api_key", "iam", "none")
@@ -54,15 +55,25 @@ def text(value: Any) -> str:
     return value
 
 
+def bearer_token(value: Any) -> str:
+    """What a header can carry: the line end of a file, for example, is none."""
+    if not can_be_sent(text(value)):
+        raise ValueError("has characters that no header can carry")
+    return str(value)
+
+
 def url(value: Any) -> str:
     """An http or https address without query; a trailing slash is dropped."""
     try:
         parts = urlsplit(text(value))
         is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        has_credentials = "@" in parts.netloc
     except ValueError:
-        is_address = False
+        is_address = has_credentials = False
     else:
-        is_address = is_address and not parts.query and not parts.fragment and not parts.username
+        is_address = is_address and not parts.query and not parts.fragment
+    if has_credentials:  # not repeated
+        raise ValueError("has a user or password in it; leave them out: auth_type and api_key are for that")
     if not is_address:
         raise ValueError(f"{value!r} is no http or https URL, e.g. {LOCAL_ENDPOINT}")
     return str(value).rstrip("/")
@@ -175,7 +186,11 @@ RESTATE = (
         "auth_type", f"one of {', '.join(AUTH_TYPES)}", one_of(*AUTH_TYPES), "How requests prove themselves", "none"
     ),
     Setting(
-        "api_key", "text", text, "Sent as `Authorization: Bearer` with every request; never logged", is_secret=True
+        "api_key",
+        "ASCII text, one line",
+        bearer_token,
+        "Sent as `Authorization: Bearer` with every request; never logged",
+        is_secret=True,
     ),
     *_COMMON[1:],
     Setting("request_timeout", "duration", parse_duration, "How long one request may take", timedelta(seconds=10)),

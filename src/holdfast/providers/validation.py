@@ -134,8 +134,8 @@ def check_spec(spec: WorkflowSpec) -> None:
     if len(spec.description.encode()) > DESCRIPTION_BYTES_MAX:
         raise InvalidSpec("description", f"is longer than {DESCRIPTION_BYTES_MAX} bytes")
     definition_reference(spec)
-    if spec.timeout is not None and spec.timeout <= timedelta(0):
-        raise InvalidSpec("timeout", f"must be above zero, not {spec.timeout}")
+    if spec.timeout is not None:
+        _check_duration("timeout", spec.timeout)
     if spec.retry_policy is not None:
         _check_retry_policy(spec.retry_policy)
     _check_tags(spec.tags, InvalidSpec)
@@ -222,14 +222,34 @@ def check_execution(
     if not naming.EXECUTION_NAME.fullmatch(execution_name):
         raise InvalidInput("execution_name", f"{execution_name[:140]!r} is not {naming.EXECUTION_NAME_RULE}")
     for field, payload in (("input", value), ("metadata", dict(metadata))):
-        try:
-            text = json.dumps(payload)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(field, f"is not JSON: {error}") from None
+        text = json_text(field, payload)
         if len(text.encode()) > payload_bytes_max:
             hint = "pass an address of the data, or raise workflow.<provider>.payload_bytes_max"
             raise InvalidInput(field, f"has {len(text)} bytes, at most {payload_bytes_max} are allowed", hint=hint)
     _check_tags(tags, InvalidInput)
+
+
+def json_text(field: str, value: Any) -> str:
+    """
+    Raises:
+        InvalidInput: it is no JSON value.
+    """
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(field, f"is not JSON: {error}") from None
+
+
+def check_grace(grace: timedelta | None) -> None:
+    """
+    Raises:
+        InvalidInput: it is no length of time.
+    """
+    given: Any = grace
+    if given is not None and not isinstance(given, timedelta):
+        raise InvalidInput("grace", f"must be a timedelta, not {given!r}", hint="e.g. timedelta(seconds=30)")
+    if given is not None and given < timedelta(0):
+        raise InvalidInput("grace", f"must not be below zero, as {given} is")
 
 
 def _check_retry_policy(policy: RetryPolicy) -> None:
@@ -238,8 +258,14 @@ def _check_retry_policy(policy: RetryPolicy) -> None:
     if policy.backoff_rate < 1:
         raise InvalidSpec("retry_policy.backoff_rate", f"must be 1 or more, not {policy.backoff_rate}")
     for name in ("initial_interval", "max_interval"):
-        if getattr(policy, name) <= timedelta(0):
-            raise InvalidSpec(f"retry_policy.{name}", f"must be above zero, not {getattr(policy, name)}")
+        _check_duration(f"retry_policy.{name}", getattr(policy, name))
+
+
+def _check_duration(field: str, value: Any) -> None:
+    if not isinstance(value, timedelta):
+        raise InvalidSpec(field, f"must be a timedelta, not {value!r}", hint="e.g. timedelta(seconds=30)")
+    if value <= timedelta(0):
+        raise InvalidSpec(field, f"must be above zero, not {value}")
 
 
 def _check_tags(tags: Mapping[str, Any], error: type[InvalidSpec] | type[InvalidInput]) -> None:

@@ -45,8 +45,6 @@ _COMPLETION_RESULT = (
     f"CASE WHEN i.status = '{Status.COMPLETED}' THEN CASE WHEN i.failure_code IS NULL THEN 'success' "
     "ELSE 'failure' END END"
 )
-# An exclusive handler may have waited for its key before it ran; how long is not recorded.
-_RUNNING_AT = f"CASE WHEN {_IS_STARTED} AND i.exclusive = 0 THEN max(i.created_at_ms, coalesce(i.start_at_ms, 0)) END"
 
 
 def _completion_failure(_reading: Reading, failure_code: int | None, output: bytes) -> str | None:
@@ -102,10 +100,10 @@ _STORED_HALF: dict[str, Column] = {
     "journal_commands_size": as_stored(_COMMANDS_SIZE),
     "created_at": as_stored("i.created_at_ms", "time"),
     "modified_at": as_stored(_MODIFIED_AT),
-    "inboxed_at": as_stored(f"CASE WHEN i.status = '{Status.INBOXED}' THEN i.modified_at_ms END"),
+    "inboxed_at": as_stored("i.inboxed_at_ms", "time"),
     "scheduled_at": as_stored("CASE WHEN i.start_at_ms IS NOT NULL THEN i.created_at_ms END"),
     "scheduled_start_at": as_stored("i.start_at_ms", "time"),
-    "running_at": as_stored(_RUNNING_AT),
+    "running_at": as_stored("i.running_at_ms", "time"),
     "completed_at": as_stored("i.completed_at_ms", "time"),
     "completion_retention": as_stored("i.retention_ms"),
     "journal_retention": as_stored("i.journal_retention_ms"),

@@ -208,7 +208,7 @@ class TokenGate:
         file: See `look`.
         fixed: A secret of the configuration (not kept, only its hash).
     Raises:
-        InvalidSetting: the file cannot be used, or the fixed secret is too short.
+        InvalidSetting: the file cannot be used, or the fixed secret is too short or cannot be sent.
     """
 
     def __init__(
@@ -224,6 +224,11 @@ class TokenGate:
                 f"the {scope} token of the environment has {len(fixed)} characters, fewer than "
                 f"{FIXED_SECRET_CHARACTERS_MIN}",
                 hint="take a random one: openssl rand -hex 32",
+            )
+        if fixed is not None and fixed != fixed.strip():
+            raise InvalidSetting(
+                f"the {scope} token of the environment begins or ends with a blank or a line end, which no request can send",
+                hint="a file's last line end belongs to the file: HOLDFAST_ADMIN_TOKEN=$(cat FILE) leaves it out",
             )
         self.scope: Scope = scope
         self._file = file

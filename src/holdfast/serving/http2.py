@@ -18,7 +18,6 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
-from hyperframe.frame import GoAwayFrame
 from uvicorn.config import Config
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
@@ -227,11 +226,7 @@ class Http2Protocol(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """Take no more requests, answer those that are here, close."""
-        if not self._is_stopping:
-            self._is_stopping = True
-            # By hand: after a GOAWAY of its own, h2 would not send the answers either.
-            goaway = GoAwayFrame(0, last_stream_id=self._http.highest_inbound_stream_id)
-            self._transport.write(goaway.serialize())
+        self._is_stopping = True
         self._close_if_done()
 
     def sweep(self) -> None:
@@ -267,6 +262,9 @@ class Http2Protocol(asyncio.Protocol):
 
     def _close_if_done(self) -> None:
         if self._is_stopping and not self._streams:
+            # After the answers: clients that are made with h2, as httpx is, take none after a GOAWAY. What comes before it
+            # is refused stream by stream, which says as well that it may be sent again.
+            self._http.close_connection()
             self._flush()
             self._transport.close()
 

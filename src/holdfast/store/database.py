@@ -23,7 +23,7 @@ from holdfast.store import leftovers
 log = logging.getLogger("holdfast.store")
 
 APPLICATION_ID = 0x484F4C44  # "HOLD", in the SQLite header of every holdfast database
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 CHECKED_BYTES_MAX = 64 << 20
 """Files up to this size are checked page by page at start (about 0.1 s); SQLite finds damage in larger ones on use."""
 

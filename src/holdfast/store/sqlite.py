@@ -18,12 +18,13 @@ _COLUMNS = (
     "seq, id, service, handler, key, exclusive, status, created_at_ms, modified_at_ms, start_at_ms, completed_at_ms, "
     "idempotency_key, invoked_by_id, invoked_by_target, sink_seq, sink_completion_id, has_listeners, random_seed, "
     "retention_ms, journal_retention_ms, inbox_seq, deployment_id, protocol_version, awaiting, failure_code, head, "
-    "output, restarted_from"
+    "output, restarted_from, inboxed_at_ms, running_at_ms"
 )
-_INSERT = f"INSERT INTO invocation ({_COLUMNS}) VALUES ({', '.join('?' * 28)})"
+_INSERT = f"INSERT INTO invocation ({_COLUMNS}) VALUES ({', '.join('?' * 30)})"
 _UPDATE = (
     "UPDATE invocation SET status = ?, modified_at_ms = ?, completed_at_ms = ?, has_listeners = ?, inbox_seq = ?, "
-    "deployment_id = ?, protocol_version = ?, awaiting = ?, failure_code = ?, head = ?, output = ? WHERE seq = ?"
+    "deployment_id = ?, protocol_version = ?, awaiting = ?, failure_code = ?, head = ?, output = ?, inboxed_at_ms = ?, "
+    "running_at_ms = ? WHERE seq = ?"
 )
 _SELECT = f"SELECT {_COLUMNS} FROM invocation WHERE "
 _SQL_INTEGER = 1 << 63
@@ -128,6 +129,8 @@ class SqliteTables:
                     inv.head,
                     inv.output,
                     inv.restarted_from,
+                    inv.inboxed_at_ms,
+                    inv.running_at_ms,
                 )
                 for inv in invocations
             ],
@@ -149,6 +152,8 @@ class SqliteTables:
                     inv.failure_code,
                     inv.head,
                     inv.output,
+                    inv.inboxed_at_ms,
+                    inv.running_at_ms,
                     inv.seq,
                 )
                 for inv in invocations
@@ -177,6 +182,7 @@ class SqliteTables:
         inv.deployment_id, inv.protocol_version = row[21:23]
         inv.awaiting = None if row[23] is None else awaiting.from_json(row[23])
         inv.failure_code, inv.head, inv.output, inv.restarted_from = row[24:28]
+        inv.inboxed_at_ms, inv.running_at_ms = row[28:30]
         last = self._execute(
             "SELECT first_index + entry_count, stored_at_ms FROM journal WHERE seq = ? "
             "ORDER BY first_index DESC LIMIT 1",

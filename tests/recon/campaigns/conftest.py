@@ -19,7 +19,7 @@ import restate
 from apps.recon.api import create_api
 from apps.recon.campaigns.assembly import Parts, assemble
 from apps.recon.campaigns.scanning import ScanRetry
-from apps.recon.control import control_service, sweeper
+from apps.recon.control import control_service, sweeper, watcher
 from apps.recon.settings import Settings
 from apps.recon.store import Store
 from apps.recon.workflow import ingest_workflow
@@ -159,6 +159,7 @@ async def start_side(request: pytest.FixtureRequest, tmp_path: Path) -> StartSid
                 ingest_workflow(store, settings),
                 control_service,
                 sweeper(store, settings).service,
+                watcher(store),
                 *parts.campaign_services(),
                 *parts.threat_services(),
             ]
