@@ -6,7 +6,12 @@ import gc
 from collections.abc import Generator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long an example takes says more about the machine's other work than about the code.
+hypothesis.settings.register_profile("loaded", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("loaded")
 
 FIRST = Path(__file__).with_name("test_readme.py")
 """It takes half a minute, and by its name it comes last: one process would be left alone with it."""

@@ -22,6 +22,7 @@ from rich.table import Table
 from apps.imports.client import ApiClient, Refused
 from apps.imports.messages import import_id_of
 from apps.imports.model import WORKER_TYPES, Progress, Status
+from apps.serving.secrets import sendable
 
 DEFAULT_URL = "http://127.0.0.1:3002"
 EXIT_CODES = {Status.COMPLETED: 0, Status.FAILED: 1, Status.CANCELLED: 3}
@@ -44,7 +45,7 @@ class Failure(click.ClickException):
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--url", envvar="IMPORTS_URL", default=DEFAULT_URL, show_default=True, help="where imports answers")
-@click.option("--token", envvar="IMPORTS_TOKEN", default=None, help="if it asks for one")
+@click.option("--token", envvar="IMPORTS_TOKEN", default=None, callback=sendable, help="if it asks for one")
 @click.option("--patience", type=float, default=60.0, show_default=True, metavar="SECONDS",
               help="how long to try again while it is away")  # fmt: skip
 @click.pass_context

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from apps.serving.secrets import UNSENDABLE, can_be_sent
+
 _KB = 1024
 _GB = 1024**3
 
@@ -74,6 +76,8 @@ class Settings:
             if not url.startswith(("http://", "https://")):
                 raise InvalidSetting(f"{_variable(name)} is {url!r}; it must be an http:// or https:// address")
             object.__setattr__(self, name, url.rstrip("/"))
+        if self.auth_token and not can_be_sent(self.auth_token):
+            raise InvalidSetting(f"{_variable('auth_token')} {UNSENDABLE}")
         least = {"batch_rows": 1, "delete_batch_rows": 1, "memory_limit_mb": 64, "threads": 0, "rejected_rows_max": 0}
         least |= {"unzipped_bytes_max": _KB, "zip_bytes_max": _KB, "keep_zip_hours": 0, "fetch_patience_s": 0}
         for name, lowest in least.items():

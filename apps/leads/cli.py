@@ -19,6 +19,7 @@ from apps.leads.cli_output import Failure, as_json, client_of, emit, job_line, j
 from apps.leads.export import FORMATS
 from apps.leads.model import Business, JobStatus
 from apps.leads.report import dollars, time_text, what
+from apps.serving.secrets import sendable
 
 API_PORT = 3001
 DEFAULT_URL = f"http://127.0.0.1:{API_PORT}"
@@ -26,7 +27,7 @@ DEFAULT_URL = f"http://127.0.0.1:{API_PORT}"
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--url", envvar="LEADS_API_URL", default=DEFAULT_URL, show_default=True, help="where leads answers")
-@click.option("--key", envvar="LEADS_API_KEY", default=None, help="your key, if it asks for one")
+@click.option("--key", envvar="LEADS_API_KEY", default=None, callback=sendable, help="your key, if it asks for one")
 @click.option("--user", envvar="LEADS_API_USER", default=None, help="for whom, with the master key or without keys")
 @click.pass_context
 def main(context: click.Context, url: str, key: str | None, user: str | None) -> None:
@@ -410,7 +411,9 @@ def serve(engine: str | None, directory: Path | None, keys: str, demo_sites: boo
 
 @main.command("discord-commands")
 @click.option("--application", required=True, help="the Discord application's id")
-@click.option("--bot-token", envvar="DISCORD_BOT_TOKEN", required=True, help="[env: DISCORD_BOT_TOKEN]")
+@click.option(
+    "--bot-token", envvar="DISCORD_BOT_TOKEN", required=True, callback=sendable, help="[env: DISCORD_BOT_TOKEN]"
+)
 def discord_commands(application: str, bot_token: str) -> None:
     """Register /discover and /wallet with Discord, once per application."""
     from apps.leads.discord_commands import CannotRegister, register

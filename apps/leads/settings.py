@@ -19,6 +19,7 @@ from restate import RunOptions
 from apps.leads.booking import TIER_DISCOUNT_PERCENT
 from apps.leads.tiers import TIERS, TierLimits
 from apps.leads.web.types import DISCOVERY_LIMITS, ENRICHMENT_LIMITS, FetchLimits, NetworkPolicy
+from apps.serving.secrets import UNSENDABLE, can_be_sent
 
 EngineName = Literal["embedded", "restate"]
 DATA = Path(__file__).parent / "data"
@@ -192,6 +193,9 @@ class Settings(msgspec.Struct, kw_only=True):
             raise SettingsError(
                 "RESTATE_INGRESS_URL is required for the engine restate; http://localhost:8080 is usual"
             )
+        for name, token in self._tokens():
+            if not can_be_sent(token):
+                raise SettingsError(f"{name}: the token {UNSENDABLE}")
         if missing := sorted(set(TIER_DISCOUNT_PERCENT) - set(self.tiers)):
             raise SettingsError(
                 f"LEADS_TIERS: {missing[0]} is missing; all of {', '.join(TIER_DISCOUNT_PERCENT)} are needed"
@@ -202,6 +206,13 @@ class Settings(msgspec.Struct, kw_only=True):
                 f"LEADS_BUSINESS_DIRECTORY: {self.business_directory!r} is not configured; there is {', '.join(known)}"
             )
         return self
+
+    def _tokens(self) -> list[tuple[str, str]]:
+        """What is sent in headers, with the settings' names."""
+        tokens = [("RESTATE_AUTH_TOKEN", self.restate_auth_token), ("LEADS_AUDIT_SERVICE_KEY", self.audit_service_key)]
+        if self.actor is not None:
+            tokens.append(("LEADS_ACTOR", self.actor.token))
+        return tokens + [("LEADS_OWNER_SOURCES", source.token) for source in self.owner_sources if source.token]
 
     def directories(self) -> list[str]:
         """Names of the business directories that are configured."""

@@ -13,6 +13,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from apps.recon.surreal import AUTH_LEVELS, DATABASE, NAMESPACE, ServerAddress
+from apps.serving.secrets import UNSENDABLE, can_be_sent
 
 Network = IPv4Network | IPv6Network
 
@@ -32,6 +33,16 @@ def _text(text: str) -> str:
 
 def _secret(text: str) -> str:
     return text
+
+
+def _token(text: str) -> str:
+    if not can_be_sent(text):
+        raise ValueError("a token: it " + UNSENDABLE)
+    return text
+
+
+_KEPT_BACK = (_secret, _token)
+"""Of these, nothing is shown."""
 
 
 def _count(text: str) -> int:
@@ -118,7 +129,7 @@ class Settings:
     restate_admin_url: str = _setting(
         "RESTATE_ADMIN_URL", "http://127.0.0.1:9070", _url("http", "https"), "the Restate server's admin address"
     )
-    restate_auth_token: str | None = _setting("RESTATE_AUTH_TOKEN", None, _secret, "bearer token for both")
+    restate_auth_token: str | None = _setting("RESTATE_AUTH_TOKEN", None, _token, "bearer token for both")
     startup_wait: timedelta = _setting(
         "RECON_STARTUP_WAIT_S", timedelta(seconds=60), _seconds, "how long to wait for SurrealDB and Restate at start"
     )
@@ -144,7 +155,7 @@ class Settings:
 
     # -- API
     admin_token: str | None = _setting(
-        "RECON_ADMIN_TOKEN", None, _secret, "bearer token of the key and approval routes; none: they are closed"
+        "RECON_ADMIN_TOKEN", None, _token, "bearer token of the key and approval routes; none: they are closed"
     )
     key_mode: str = _setting("RECON_KEYS", "open", _one_of(*KEY_MODES), "open: any scanner key; registered: known ones")
     ingest_per_minute: int = _setting("RECON_INGEST_PER_MINUTE", 60, _count, "submissions per minute and scanner key")
@@ -172,7 +183,7 @@ class Settings:
         "the NVD's API, or a mirror of it",
     )
     nvd_enabled: bool = _setting("RECON_NVD", False, _switch, "ask the NVD for the vulnerabilities of each CPE")
-    nvd_api_key: str | None = _setting("NVD_API_KEY", None, _secret, "more requests per time at the NVD")
+    nvd_api_key: str | None = _setting("NVD_API_KEY", None, _token, "more requests per time at the NVD")
     kev_path: Path | None = _setting("RECON_KEV", None, Path, "the catalog of known exploited vulnerabilities, JSON")
     nvd_requests_per_30s: int | None = _setting(
         "NVD_REQUESTS_PER_30S", None, _count, "for a mirror; none: the NVD's own limits, 5, or 50 with a key"
@@ -254,7 +265,7 @@ class Settings:
             value: Any = getattr(self, each.name)
             if value is None:
                 continue
-            shown[each.name] = "set" if each.metadata["parse"] is _secret else _shown(value)
+            shown[each.name] = "set" if each.metadata["parse"] in _KEPT_BACK else _shown(value)
         return shown
 
 
@@ -273,7 +284,7 @@ def _parsed(origin: str, value: Any, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(value)
     except ValueError as error:
-        shown = "what it is set to" if parse is _secret else repr(value)
+        shown = "what it is set to" if parse in _KEPT_BACK else repr(value)
         raise InvalidSetting(f"{origin}: {shown} is not {error}") from None
 
 

@@ -10,6 +10,7 @@ from apps.recon.cli.jobs import jobs
 from apps.recon.cli.keys import keys
 from apps.recon.cli.scanner import keygen, sign, submit
 from apps.recon.cli.serving import healthy, serve, worker
+from apps.serving.secrets import sendable
 
 
 class _WithParts(click.Group):
@@ -31,7 +32,8 @@ class _WithParts(click.Group):
 
 @click.group(cls=_WithParts, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": None})
 @click.option("--url", envvar="RECON_URL", default=API_URL, show_default=True, help="The API of recon (RECON_URL).")
-@click.option("--token", envvar="RECON_ADMIN_TOKEN", help="Admin token, for keys and approvals (RECON_ADMIN_TOKEN).")
+@click.option("--token", envvar="RECON_ADMIN_TOKEN", callback=sendable,
+              help="Admin token, for keys and approvals (RECON_ADMIN_TOKEN).")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Answers as JSON on standard output, for programs.")
 @click.pass_context
 def recon(context: click.Context, url: str, token: str | None, as_json: bool) -> None:
