@@ -6,14 +6,16 @@ file there is still the same. Beside the zip lies a note of what is known about 
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import os
 import re
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -23,8 +25,11 @@ from apps.imports.files import Interrupted
 from apps.imports.object_store import ObjectStore, signed_headers
 from apps.imports.settings import Settings
 
+_T = TypeVar("_T")
+
 _BLOCK_BYTES = 1 << 20
 _TIMEOUT_S = 60.0
+_STOP_LOOK_S = 0.1
 _REDIRECTS_MAX = 5
 _RETRIED_STATUSES = frozenset({408, 425, 429})
 _NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP})
@@ -78,7 +83,7 @@ def fetch(
     note = _read_note(path)
     if note is not None and note.source == source and (kept := note.fetched) is not None:
         # Without a checksum only the source can tell whether it is still the same file.
-        is_same = kept.sha256 == sha256 if sha256 else _is_unchanged(source, note, settings)
+        is_same = kept.sha256 == sha256 if sha256 else _is_unchanged(source, note, settings, stop)
         if is_same and _is_whole(path, kept):
             return kept
     part = path.with_name(path.name + ".part")
@@ -89,7 +94,7 @@ def fetch(
     if local is not None:
         _copy(local, part, settings.zip_bytes_max, stop)
     else:
-        _download(source, part, path, note, settings, stop)
+        _until_stopped(_download(source, part, path, note, settings), stop)
     fetched = _verified(part, sha256, size_bytes, stop)
     part.replace(path)
     note.fetched = fetched
@@ -147,18 +152,34 @@ def _copy(source: Path, part: Path, bytes_max: int, stop: threading.Event) -> No
         raise NotFetchable(f"cannot read {str(source)[:200]}: {error.strerror}") from error
 
 
-def _download(source: str, part: Path, path: Path, note: _Note, settings: Settings, stop: threading.Event) -> None:
+def _until_stopped(work: Coroutine[Any, Any, _T], stop: threading.Event) -> _T:
+    """Run it in an event loop of this thread's own: there, also a read from a server that says nothing can be ended."""
+
+    async def run() -> _T:
+        task = asyncio.ensure_future(work)
+        while not task.done():
+            await asyncio.wait({task}, timeout=_STOP_LOOK_S)
+            if stop.is_set() and not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                raise Interrupted
+        return task.result()
+
+    return asyncio.run(run())
+
+
+async def _download(source: str, part: Path, path: Path, note: _Note, settings: Settings) -> None:
     offset = part.stat().st_size if part.exists() and note.validator else 0
     headers = {"accept-encoding": "identity"}
     if offset and note.validator:
         headers |= {"range": f"bytes={offset}-", "if-range": note.validator}
     try:
-        with _stream(source, headers, settings) as (client, request):
-            answer = client.send(request, stream=True)
+        async with _stream(source, headers, settings) as (client, request):
+            answer = await client.send(request, stream=True)
             try:
-                _receive(answer, part, path, note, offset, settings.zip_bytes_max, stop)
+                await _receive(answer, part, path, note, offset, settings.zip_bytes_max)
             finally:
-                answer.close()
+                await answer.aclose()
     except httpx.TooManyRedirects as error:
         raise NotFetchable(f"{_shown(source)} redirects more than {_REDIRECTS_MAX} times") from error
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
@@ -178,24 +199,23 @@ class _stream:  # noqa: N801 used like a function
             except ValueError as error:
                 raise NotFetchable(str(error)) from error
             headers = headers | signed_headers(method, url, os.environ)
-        self._client = httpx.Client(timeout=_TIMEOUT_S, follow_redirects=True, max_redirects=_REDIRECTS_MAX)
+        self._client = httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=True, max_redirects=_REDIRECTS_MAX)
         self._request = self._client.build_request(method, url, headers=headers)
 
-    def __enter__(self) -> tuple[httpx.Client, httpx.Request]:
+    async def __aenter__(self) -> tuple[httpx.AsyncClient, httpx.Request]:
         return self._client, self._request
 
-    def __exit__(self, *_: object) -> None:
-        self._client.close()
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
 
 
-def _receive(
+async def _receive(
     answer: httpx.Response,
     part: Path,
     path: Path,
     note: _Note,
     offset: int,
     bytes_max: int,
-    stop: threading.Event,
 ) -> None:
     status = answer.status_code
     if status == 416:  # what we have is not a beginning of what is there
@@ -215,9 +235,7 @@ def _receive(
     note.validator = _validator(answer.headers)
     _write_note(path, note)
     with part.open("ab" if is_rest else "wb") as file:
-        for block in answer.iter_raw(_BLOCK_BYTES):
-            if stop.is_set():
-                raise Interrupted
+        async for block in answer.aiter_raw(_BLOCK_BYTES):
             size += len(block)
             if size > bytes_max:
                 raise NotFetchable(f"{_shown(note.source)} sends more than {bytes_max} bytes (IMPORTS_ZIP_BYTES_MAX)")
@@ -257,14 +275,18 @@ def _is_whole(path: Path, fetched: Fetched) -> bool:
     return path.exists() and path.stat().st_size == fetched.size_bytes
 
 
-def _is_unchanged(source: str, note: _Note, settings: Settings) -> bool:
+def _is_unchanged(source: str, note: _Note, settings: Settings, stop: threading.Event) -> bool:
     """Whether the file at `source` is still the one that is kept. Unreachable counts as unchanged: we have it."""
     local = _local_path(source)
     if local is not None:
         return not local.exists() or _file_validator(local) == note.validator
+
+    async def ask() -> httpx.Response:
+        async with _stream(source, {}, settings, "HEAD") as (client, request):
+            return await client.send(request)
+
     try:
-        with _stream(source, {}, settings, "HEAD") as (client, request):
-            answer = client.send(request)
+        answer = _until_stopped(ask(), stop)
     except httpx.HTTPError:
         return True
     return not answer.is_success or _validator(answer.headers) == note.validator

@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from apps.imports.fetch import Fetched, FetchFailed, NotFetchable, fetch, forget
+from apps.imports.files import Interrupted
 from apps.imports.object_store import ObjectStore, signed_headers
 from apps.imports.settings import Settings
 
@@ -31,6 +33,9 @@ class Source:
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.break_after: int | None = None
         """Bytes after which the connection is cut, once."""
+        self.silent_after: int | None = None
+        """Bytes after which nothing more is said until `speaks`, once."""
+        self.is_silent, self.speaks = threading.Event(), threading.Event()
         self.statuses: list[int] = []
         """To be answered first."""
 
@@ -60,6 +65,12 @@ class Source:
             self.break_after = None
             handler.close_connection = True
             return
+        if self.silent_after is not None:
+            handler.wfile.write(part[: self.silent_after])
+            handler.wfile.flush()
+            part, self.silent_after = part[self.silent_after :], None
+            self.is_silent.set()
+            self.speaks.wait()
         handler.wfile.write(part)
 
 
@@ -99,7 +110,12 @@ def get(tmp_path: Path) -> Callable[..., Fetched]:
     """Fetches to `tmp_path/stored/extract.zip`."""
 
     def get(
-        source: str, *, sha256: str | None = None, size_bytes: int | None = None, environ: dict[str, str] | None = None
+        source: str,
+        *,
+        sha256: str | None = None,
+        size_bytes: int | None = None,
+        environ: dict[str, str] | None = None,
+        stop: threading.Event | None = None,
     ) -> Fetched:
         return fetch(
             source,
@@ -107,7 +123,7 @@ def get(tmp_path: Path) -> Callable[..., Fetched]:
             settings=Settings.load(environ=environ or {}),
             sha256=sha256,
             size_bytes=size_bytes,
-            stop=threading.Event(),
+            stop=stop or threading.Event(),
         )
 
     return get
@@ -128,6 +144,22 @@ def test_what_was_fetched_before_an_interruption_is_not_fetched_again(
     part = int(source.asked[1][1]["range"].removeprefix("bytes=").removesuffix("-"))
     assert 0 < part <= 2_000_000
     assert source.asked[1][1]["if-range"] == '"one"'
+
+
+def test_who_stops_does_not_wait_for_a_server_that_says_nothing(
+    source: Source, get: Callable[..., Fetched], tmp_path: Path
+) -> None:
+    source.silent_after, stop = 2_000_000, threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            under_way = pool.submit(get, source.url, stop=stop)
+            assert source.is_silent.wait(30)
+            stop.set()
+            assert isinstance(under_way.exception(timeout=30), Interrupted), "sooner than the time-out of a read"
+        finally:
+            source.speaks.set()
+    assert get(source.url).sha256 == SHA256
+    assert stored(tmp_path) == BODY
 
 
 def test_a_file_that_changed_meanwhile_is_fetched_from_its_beginning(
