@@ -26,6 +26,7 @@ def pytest_collection() -> Generator[None, object, object]:
     try:
         return (yield)
     finally:
+        gc.freeze()  # nor is it ever garbage afterwards
         gc.enable()
 
 
